@@ -34,7 +34,7 @@ pub enum Unit {
 }
 
 /// One parameter of a part.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy)]
 pub struct Knob {
     /// Name, as in Python and on the command line.
     pub name: &'static str,
@@ -44,7 +44,7 @@ pub struct Knob {
     pub unit: Unit,
     /// Least and greatest value for numbers.
     pub range: Option<(f64, f64)>,
-    /// Default as JSON text; `null` means that it must be set or is off.
+    /// Default; `null` means that it must be set or is off.
     pub default: fn() -> Value,
 }
 
