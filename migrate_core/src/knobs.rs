@@ -332,7 +332,7 @@ mod tests {
             /// How many pages.
             pages: u64 [Count] = 3,
             /// A name.
-            label: Option<String> [Text] = null,
+            label: Option<String> [Text] = (),
         }
     }
 
@@ -362,8 +362,9 @@ mod tests {
 
     #[test]
     fn unknown_parts_are_answered_with_the_nearest() {
-        let registry: Registry<()> =
+        static WRITERS: Registry<()> =
             Registry { kind: "workload", entries: &[Entry::of::<Writer>("writer", ())] };
+        let registry = &WRITERS;
         assert_eq!(
             registry.find("writr").err().unwrap().to_string(),
             "no workload is called `writr`; did you mean `writer`?"
