@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// Knobs as they were given: names and JSON values.
+pub type Given = Map<String, Value>;
+
 /// What a knob's number stands for. Python and the command line parse texts such as "300ms" by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,7 +82,7 @@ pub trait Knobs: Sized {
     /// The struct's doc comment, a line an element.
     const DOC: &'static [&'static str];
     /// Builds the part, refusing unknown knobs, wrong types and values out of range.
-    fn from_knobs(given: &Map<String, Value>) -> Result<Self>;
+    fn from_knobs(given: &Given) -> Result<Self>;
 }
 
 /// A type that a knob can have.
@@ -155,7 +158,7 @@ impl<T: KnobValue> KnobValue for Option<T> {
 }
 
 /// Reads knob `knob` out of `given`, or its default; used by [`knobs!`](crate::knobs).
-pub fn read<T: KnobValue>(part: &str, knob: &Knob, given: &Map<String, Value>) -> Result<T> {
+pub fn read<T: KnobValue>(part: &str, knob: &Knob, given: &Given) -> Result<T> {
     let default = (knob.default)();
     let value = given.get(knob.name).unwrap_or(&default);
     let wrong = |expected: String| Error::usage(format!("{part}: {} must be {expected}", knob.name));
@@ -169,7 +172,7 @@ pub fn read<T: KnobValue>(part: &str, knob: &Knob, given: &Map<String, Value>) -
 }
 
 /// Refuses knobs that the part does not have, naming the nearest that it has.
-pub fn refuse_unknown(part: &str, knobs: &[Knob], given: &Map<String, Value>) -> Result<()> {
+pub fn refuse_unknown(part: &str, knobs: &[Knob], given: &Given) -> Result<()> {
     let names: Vec<&str> = knobs.iter().map(|k| k.name).collect();
     match given.keys().find(|key| !names.contains(&key.as_str())) {
         None => Ok(()),
@@ -240,14 +243,14 @@ macro_rules! knobs {
             ];
 
             fn from_knobs(
-                given: &::serde_json::Map<String, ::serde_json::Value>,
+                given: &$crate::knobs::Given,
             ) -> $crate::error::Result<Self> {
                 let part = stringify!($part);
                 $crate::knobs::refuse_unknown(part, Self::KNOBS, given)?;
-                let mut knobs = Self::KNOBS.iter();
                 // Struct fields are evaluated in the order written, which is that of KNOBS.
+                let mut _knobs = Self::KNOBS.iter();
                 Ok(Self {
-                    $( $knob: match knobs.next() {
+                    $( $knob: match _knobs.next() {
                         Some(knob) => $crate::knobs::read(part, knob, given)?,
                         None => unreachable!("a knob for each field"),
                     } ),*

@@ -4,9 +4,21 @@
 //! The modules, in the order in which data flows:
 //!
 //! * [`bitmap`]: which pages are dirty: a shared atomic bitmap for writers, a plain one for owners.
+//! * [`guest`]: RAM blocks, and the vCPUs whose workloads write to them.
+//! * [`track`]: dirty trackers, which find out what was written.
+//! * [`codec`]: page codecs, which make a page's bytes fewer.
+//! * [`strategy`]: how memory moves, as state machines.
+//! * [`policy`]: when to switch over, throttle, give up.
+//!
+//! Beside them: [`knobs`], the one mechanism for parts that are named and have parameters, and [`error`].
 
 pub mod bitmap;
+pub mod codec;
 pub mod error;
+pub mod guest;
 pub mod knobs;
+pub mod policy;
+pub mod strategy;
+pub mod track;
 
 pub use error::{Error, Result};

@@ -1,0 +1,144 @@
+//! The guest: RAM blocks, and vCPUs whose workloads write to them in real time.
+
+mod block;
+mod clock;
+mod io;
+mod memory;
+mod region;
+mod vcpu;
+pub mod workload;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use block::{Backing, BlockSpec, HugePages, RamBlock, PAGE};
+pub use clock::monotonic_ns;
+pub use io::{read_pages, write_pages};
+pub use memory::{machine_bytes, GuestMemory, Layout};
+pub use region::Region;
+pub use vcpu::{Progress, Vcpu, VcpuState};
+pub use workload::Workload;
+
+use crate::error::{Error, Result};
+use crate::knobs::Spec;
+
+/// What a guest is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestSpec {
+    /// Its RAM blocks.
+    pub layout: Layout,
+    /// A workload for each vCPU; they share memory out in equal parts.
+    pub workloads: Vec<Spec>,
+    /// Seed of all that is random in it.
+    pub seed: u64,
+}
+
+/// The execution state of all vCPUs: what moves at switchover beside memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecutionState {
+    /// In the order of the vCPUs.
+    pub vcpus: Vec<VcpuState>,
+}
+
+/// Makes a workload out of its name and saved state, on the destination.
+pub type Restore<'a> = &'a dyn Fn(&str, Value) -> Result<Box<dyn Workload>>;
+
+/// Restores the workloads of [`workload::WORKLOADS`].
+pub fn restore_known(name: &str, state: Value) -> Result<Box<dyn Workload>> {
+    (workload::WORKLOADS.find(name)?.make.restore)(state)
+}
+
+/// Memory and the vCPUs that write it.
+pub struct Guest {
+    memory: Arc<GuestMemory>,
+    vcpus: Vec<Vcpu>,
+}
+
+impl Guest {
+    /// Maps memory, lays the workloads' data out, and leaves the guest paused.
+    pub fn new(spec: &GuestSpec) -> Result<Self> {
+        let memory = Arc::new(GuestMemory::new(&spec.layout)?);
+        let parts = spec.workloads.len() as u64;
+        let mut workloads = Vec::new();
+        for (i, workload) in (0..).zip(&spec.workloads) {
+            // Distinct streams from one seed: vCPUs must not write in step.
+            let seed = spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i);
+            workloads.push(workload::start(workload, seed, &Region::part(&memory, i, parts))?);
+        }
+        Self::with_workloads(memory, workloads)
+    }
+
+    /// A paused guest of programs that were made elsewhere (a Python callable, say).
+    pub fn with_workloads(memory: Arc<GuestMemory>, workloads: Vec<Box<dyn Workload>>) -> Result<Self> {
+        let parts = workloads.len() as u64;
+        if parts == 0 || parts > memory.pages() {
+            return Err(Error::usage(format!(
+                "a guest needs from 1 to {} workloads, not {parts}",
+                memory.pages()
+            )));
+        }
+        let vcpu = |(i, workload)| Vcpu::new(workload, Region::part(&memory, i, parts), Progress::default());
+        let vcpus = (0..).zip(workloads).map(vcpu).collect();
+        Ok(Self { memory, vcpus })
+    }
+
+    /// A paused guest on `memory`, going on from `state`.
+    pub fn restore(memory: Arc<GuestMemory>, state: ExecutionState, restore: Restore<'_>) -> Result<Self> {
+        let parts = state.vcpus.len() as u64;
+        let mut vcpus = Vec::new();
+        for (i, vcpu) in (0..).zip(state.vcpus) {
+            let workload = restore(&vcpu.workload, vcpu.registers)?;
+            vcpus.push(Vcpu::new(workload, Region::part(&memory, i, parts), vcpu.progress));
+        }
+        Ok(Self { memory, vcpus })
+    }
+
+    /// Its memory.
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Its vCPUs.
+    pub fn vcpus(&self) -> &[Vcpu] {
+        &self.vcpus
+    }
+
+    /// Lets all vCPUs run.
+    pub fn resume(&mut self) -> Result<()> {
+        self.vcpus.iter_mut().try_for_each(Vcpu::resume)
+    }
+
+    /// Stops all vCPUs; when it returns, nothing writes to memory.
+    pub fn pause(&self) {
+        self.vcpus.iter().for_each(Vcpu::ask_pause);
+        self.vcpus.iter().for_each(Vcpu::wait_paused);
+    }
+
+    /// The execution state of a paused guest.
+    pub fn save(&self) -> Result<ExecutionState> {
+        Ok(ExecutionState { vcpus: self.vcpus.iter().map(Vcpu::save).collect::<Result<_>>()? })
+    }
+
+    /// Sum of the vCPUs' counts; the clocks are the latest.
+    pub fn progress(&self) -> Progress {
+        self.vcpus.iter().map(Vcpu::progress).fold(Progress::default(), |sum, vcpu| Progress {
+            written: sum.written + vcpu.written,
+            operations: sum.operations + vcpu.operations,
+            running_ns: sum.running_ns.max(vcpu.running_ns),
+            last_ran_ns: sum.last_ran_ns.max(vcpu.last_ran_ns),
+        })
+    }
+
+    /// Monotonic clock when the first vCPU ended its first tick after resuming; `None` before that.
+    pub fn first_ran_ns(&self) -> Option<u64> {
+        self.vcpus.iter().filter_map(Vcpu::first_ran_ns).min()
+    }
+
+    /// Each workload's check of its own data.
+    pub fn check(&self) -> Result<()> {
+        self.vcpus.iter().try_for_each(Vcpu::check)
+    }
+}

@@ -1,0 +1,101 @@
+//! What runs in a guest: programs that write guest memory and can be stopped, moved and gone on with.
+//!
+//! A workload is one file here and one line of [`WORKLOADS`]. Its struct holds its execution state (what
+//! a CPU's registers would): positions, generators, counters. Everything else lives in guest memory, or
+//! it would not be found on the destination.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::region::Region;
+use crate::error::{Error, Result};
+use crate::knobs::{Entry, Given, Knobs, Registry, Spec};
+
+mod sweep;
+
+pub use sweep::Sweep;
+
+/// The workloads there are.
+pub static WORKLOADS: Registry<Make> = Registry { kind: "workload", entries: &[entry::<Sweep>("sweep")] };
+
+/// A slice of time that a workload is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Tick {
+    /// Time that the guest has run, blackout not counted.
+    pub now: Duration,
+    /// Bytes of writing that are due, a whole number of pages. What is not written is not made up.
+    pub budget: u64,
+}
+
+/// What was done in a tick.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Bytes written, in the workload's own terms: whole pages for page writers, values for a store.
+    pub written: u64,
+    /// Operations finished: page writes, requests, cells; the measure of the guest's progress.
+    pub operations: u64,
+}
+
+/// A program in a guest. Its struct is its execution state; see the module.
+pub trait Workload: Send {
+    /// Name in [`WORKLOADS`], or another that the destination knows how to restore.
+    fn name(&self) -> &'static str;
+
+    /// Bytes per second that it wants to write at guest time `now`; infinite means as fast as it can.
+    fn rate(&self, now: Duration) -> f64;
+
+    /// Writes about `tick.budget` bytes and returns. An error is a crash of the guest: its own data are
+    /// damaged.
+    fn run(&mut self, ram: &Region, tick: Tick) -> Result<Work>;
+
+    /// Checks its data in guest memory, wherever it is; [`Error::Verification`] says what is damaged.
+    fn check(&self, ram: &Region) -> Result<()>;
+
+    /// Its execution state, for [`Make::restore`].
+    fn save(&self) -> Result<Value>;
+}
+
+/// The knobs of a workload, able to start it.
+pub trait Boot: Knobs {
+    /// The running program.
+    type Program: Workload + DeserializeOwned + 'static;
+
+    /// Lays its data out in `ram` (filled with ordinary content before) and readies it to run.
+    fn boot(self, seed: u64, ram: &Region) -> Result<Self::Program>;
+}
+
+/// How a workload comes to be.
+pub struct Make {
+    /// Out of knobs, a seed and the region that it owns.
+    pub boot: fn(&Given, u64, &Region) -> Result<Box<dyn Workload>>,
+    /// Out of a state that [`Workload::save`] gave.
+    pub restore: fn(Value) -> Result<Box<dyn Workload>>,
+}
+
+/// The registry's line for a workload.
+pub const fn entry<B: Boot>(name: &'static str) -> Entry<Make> {
+    Entry::of::<B>(name, Make { boot: boot::<B>, restore: restore::<B::Program> })
+}
+
+fn boot<B: Boot>(knobs: &Given, seed: u64, ram: &Region) -> Result<Box<dyn Workload>> {
+    Ok(Box::new(B::from_knobs(knobs)?.boot(seed, ram)?))
+}
+
+fn restore<W: Workload + DeserializeOwned + 'static>(state: Value) -> Result<Box<dyn Workload>> {
+    let workload: W = serde_json::from_value(state)
+        .map_err(|e| Error::usage(format!("a workload's execution state does not fit: {e}")))?;
+    Ok(Box::new(workload))
+}
+
+/// Starts the workload that `spec` names, in `ram`.
+pub fn start(spec: &Spec, seed: u64, ram: &Region) -> Result<Box<dyn Workload>> {
+    (WORKLOADS.find(&spec.name)?.make.boot)(&spec.knobs, seed, ram)
+}
+
+/// The state of `program` as JSON: what [`Workload::save`] returns for a serialisable struct.
+pub fn save<W: serde::Serialize>(program: &W) -> Result<Value> {
+    serde_json::to_value(program)
+        .map_err(|e| Error::usage(format!("saving a workload's execution state: {e}")))
+}

@@ -1,0 +1,48 @@
+//! Several policies at once.
+
+use super::{Decision, Policy, Round, Rule};
+use crate::error::{Error, Result};
+use crate::knobs::Spec;
+
+crate::knobs! {
+    /// Asks each policy in turn and does what the first that fires says. All of them see every round.
+    pub struct AnyOf {
+        /// The policies, the most important first.
+        policies: Vec<Spec> [Parts] = Vec::<Spec>::new(),
+    }
+}
+
+struct First(Vec<Box<dyn Policy>>);
+
+impl Rule for AnyOf {
+    fn build(self) -> Result<Box<dyn Policy>> {
+        if self.policies.is_empty() {
+            return Err(Error::usage("AnyOf: policies must name at least one policy"));
+        }
+        Ok(Box::new(First(self.policies.iter().map(super::find).collect::<Result<_>>()?)))
+    }
+}
+
+impl Policy for First {
+    fn decide(&mut self, round: &Round, history: &[Round]) -> Result<Decision> {
+        let decisions =
+            self.0.iter_mut().map(|policy| policy.decide(round, history)).collect::<Result<Vec<_>>>()?;
+        Ok(decisions.into_iter().find(Decision::fires).unwrap_or_else(Decision::proceed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{find, Act};
+
+    #[test]
+    fn the_first_that_fires_wins() {
+        let cap = |rounds: u64, then: &str| serde_json::json!({"name": "max-rounds", "rounds": rounds, "then": then});
+        let spec = Spec::new("any-of").with("policies", vec![cap(3, "abort"), cap(2, "switchover")]);
+        let mut policy = find(&spec).unwrap();
+        let mut at = |index| policy.decide(&Round { index, ..Round::default() }, &[]).unwrap().act;
+        assert_eq!((at(0), at(1), at(2)), (Act::Proceed, Act::SwitchOver, Act::Abort));
+        assert!(find(&Spec::new("any-of")).is_err());
+    }
+}
