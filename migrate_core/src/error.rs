@@ -84,8 +84,14 @@ impl Error {
 
     /// A [`Error::Link`] out of an I/O error met while doing `what`.
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind::{TimedOut, WouldBlock};
         let what = what.into();
-        Self::Link { reason: format!("{what}: {source}"), source: Some(source) }
+        let reason = match source.kind() {
+            // What a socket with a time limit answers: the system's words would not say so.
+            TimedOut | WouldBlock => format!("{what}: the peer stalled"),
+            _ => format!("{what}: {source}"),
+        };
+        Self::Link { reason, source: Some(source) }
     }
 
     /// The calling thread's last system error, met while doing `what`.

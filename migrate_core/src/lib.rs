@@ -9,6 +9,10 @@
 //! * [`codec`]: page codecs, which make a page's bytes fewer.
 //! * [`strategy`]: how memory moves, as state machines.
 //! * [`policy`]: when to switch over, throttle, give up.
+//! * [`link`]: byte links, bare or shaped.
+//! * [`wire`]: the stream between a source and a destination of ours.
+//! * [`world`]: real memory, where a strategy is carried out.
+//! * [`report`]: what a run leaves behind.
 //!
 //! Beside them: [`knobs`], the one mechanism for parts that are named and have parameters, and [`error`].
 
@@ -17,8 +21,12 @@ pub mod codec;
 pub mod error;
 pub mod guest;
 pub mod knobs;
+pub mod link;
 pub mod policy;
+pub mod report;
 pub mod strategy;
 pub mod track;
+pub mod wire;
+pub mod world;
 
 pub use error::{Error, Result};

@@ -137,6 +137,14 @@ impl Guest {
         self.vcpus.iter().filter_map(Vcpu::first_ran_ns).min()
     }
 
+    /// An error if a workload has crashed.
+    pub fn check_alive(&self) -> Result<()> {
+        match self.vcpus.iter().find_map(Vcpu::crash) {
+            Some(why) => Err(Error::Verification(format!("the guest crashed: {why}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Each workload's check of its own data.
     pub fn check(&self) -> Result<()> {
         self.vcpus.iter().try_for_each(Vcpu::check)

@@ -1,0 +1,46 @@
+//! The stream between a source and a destination of ours.
+//!
+//! A stream is a sequence of sections in both directions. Each has a fixed header, a small body that a
+//! checksum covers together with the header, and a payload (page contents) whose pages have a checksum
+//! each in the body. All integers are little-endian.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 2 | magic `SW` |
+//! | 2 | 1 | version, [`VERSION`] |
+//! | 3 | 1 | kind, see [`Kind`] |
+//! | 4 | 4 | bytes in the body |
+//! | 8 | 8 | bytes in the payload |
+//! | 16 | 8 | XXH3-64 of the body, seeded with that of bytes 0 to 15 |
+//!
+//! The body of a page section is: u32 number of runs, u32 number of pages, then for each run u64 first page
+//! and u32 pages, then for each page of raw contents the u64 XXH3-64 of its bytes. The body of a message is
+//! JSON ([`Message`]).
+//!
+//! Pages are sent from memory that the guest goes on writing, so a page can change between being hashed and
+//! being sent. Such a page is *torn*: its checksum does not match, and as it was written it is dirty and
+//! comes again. The receiver therefore remembers torn pages instead of failing, forgets those that come
+//! again whole, and acknowledges nothing while one is left: it asks for them again ([`Message::Resend`]).
+//!
+//! ```text
+//! source                          destination
+//!   Hello (on each channel)  ──►
+//!                            ◄──  Welcome
+//!   Pages, Zeros …           ──►                        the guest runs at the source
+//!   State, Flush (each channel) ►                       the guest runs nowhere
+//!                            ◄──  Resend (torn pages, if any)
+//!                            ◄──  Loaded                the source may let go
+//!   Verify                   ──►                        if asked for
+//!                            ◄──  Hashes …
+//!   Go                       ──►                        the source has let go
+//!                            ◄──  Running               the guest runs at the destination
+//! ```
+//!
+//! Either side may send `Failed` with the reason before it closes. A destination that loses the link before
+//! `Go` drops everything; a source that loses it before it has sent `Go` goes on running its guest.
+
+mod message;
+mod section;
+
+pub use message::{checked_runs, Message, PageRuns};
+pub use section::{Kind, Reader, Section, Writer, MOST_PAGES, VERSION};

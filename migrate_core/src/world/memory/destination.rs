@@ -1,0 +1,278 @@
+//! The destination: takes a guest in, acknowledges it, and runs it once the source has let go.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::bitmap::{Bitmap, Run};
+use crate::error::{Error, Result};
+use crate::guest::{monotonic_ns, ExecutionState, Guest, GuestMemory, Layout, Restore};
+use crate::link::Stream;
+use crate::wire::{Message, Reader, Section, Writer, MOST_PAGES};
+
+/// Channels of one migration at most.
+const MOST_CHANNELS: u32 = 64;
+
+/// How a destination receives.
+#[derive(Debug, Clone)]
+pub struct Reception {
+    /// How long the peer may be silent before it counts as lost.
+    pub stall: Duration,
+    /// Make all memory present before the first page comes, so that placing pages does not wait for the
+    /// kernel. Left out where the machine's free memory is short.
+    pub populate: bool,
+}
+
+impl Default for Reception {
+    fn default() -> Self {
+        Self { stall: Duration::from_secs(10), populate: true }
+    }
+}
+
+/// A guest that has moved in and runs.
+pub struct Arrived {
+    /// The guest.
+    pub guest: Guest,
+    /// Pages that came, zero pages included.
+    pub received_pages: u64,
+}
+
+type Input = Reader<Stream>;
+
+/// Takes one guest in over `first` and as many more streams as the source announces, which `more` gives.
+/// Returns when the guest runs here. An error means that it does not, and that nothing of it is left.
+pub fn receive(
+    first: Stream,
+    more: &mut dyn FnMut() -> Result<Stream>,
+    reception: &Reception,
+    restore: Restore<'_>,
+) -> Result<Arrived> {
+    let mut output = Writer::new(first.try_clone()?);
+    let result = take_in(first, &mut output, more, reception, restore);
+    if let Err(error) = &result {
+        // The source will notice in any case; the reason is a courtesy.
+        let _ = output.message(&Message::Failed { reason: error.to_string() });
+    }
+    result
+}
+
+struct Hello {
+    session: u64,
+    channel: u32,
+    channels: u32,
+    layout: Layout,
+}
+
+fn hello(stream: Stream, stall: Duration) -> Result<(Input, Hello)> {
+    stream.set_read_timeout(Some(stall))?;
+    stream.set_write_timeout(Some(stall))?;
+    let mut input = Reader::new(stream, 0);
+    match input.message()? {
+        Message::Hello { session, channel, channels, layout }
+            if channel < channels && channels <= MOST_CHANNELS =>
+        {
+            Ok((input, Hello { session, channel, channels, layout }))
+        }
+        other => Err(Error::link(format!(
+            "the first message must be a hello of 1 to {MOST_CHANNELS} channels, not {}",
+            other.name()
+        ))),
+    }
+}
+
+/// Reads the hellos of all channels; the result is in the channels' order.
+fn gather(
+    first: Stream,
+    more: &mut dyn FnMut() -> Result<Stream>,
+    stall: Duration,
+) -> Result<(Vec<Input>, Layout)> {
+    let (input, greeting) = hello(first, stall)?;
+    if greeting.channel != 0 {
+        return Err(Error::link(format!("channel {} came before channel 0", greeting.channel)));
+    }
+    let mut inputs: Vec<Option<Input>> = (0..greeting.channels).map(|_| None).collect();
+    inputs[0] = Some(input);
+    for _ in 1..greeting.channels {
+        let (input, other) = hello(more()?, stall)?;
+        let slot = &mut inputs[other.channel as usize % greeting.channels as usize];
+        if other.session != greeting.session || other.channels != greeting.channels || slot.is_some() {
+            return Err(Error::link(format!("channel {} belongs to another migration", other.channel)));
+        }
+        *slot = Some(input);
+    }
+    let pages = greeting.layout.bytes()? / crate::guest::PAGE as u64;
+    Ok((inputs.into_iter().flatten().map(|input| input.with_pages(pages)).collect(), greeting.layout))
+}
+
+fn take_in(
+    first: Stream,
+    output: &mut Writer<Stream>,
+    more: &mut dyn FnMut() -> Result<Stream>,
+    reception: &Reception,
+    restore: Restore<'_>,
+) -> Result<Arrived> {
+    let (mut inputs, layout) = gather(first, more, reception.stall)?;
+    let memory = Arc::new(GuestMemory::new(&layout)?);
+    if reception.populate && memory.bytes() < available_bytes() / 2 {
+        memory.populate()?;
+    }
+    output.message(&Message::Welcome { boot_id: boot_id() })?;
+    let others: Vec<_> =
+        inputs.drain(1..).map(|input| Channel::spawn(input, &memory)).collect::<Result<_>>()?;
+    let Some(main) = inputs.pop() else { return Err(Error::link("no channel")) };
+    let mut intake = Intake { main: Channel::new(main, Arc::clone(&memory)), others, state: None };
+    intake.until_flushed(output)?;
+    let mut guest = intake.complete(output, restore)?;
+    intake.until_let_go(output)?;
+    guest.resume()?;
+    let first_ran_ns = first_tick(&guest, reception.stall)?;
+    // The guest runs here now, whether the source hears of it or not.
+    let _ = output.message(&Message::Running { first_ran_ns });
+    Ok(Arrived { guest, received_pages: intake.main.pages })
+}
+
+fn first_tick(guest: &Guest, stall: Duration) -> Result<u64> {
+    let started = Instant::now();
+    while started.elapsed() < stall {
+        match guest.first_ran_ns() {
+            Some(first_ran_ns) => return Ok(first_ran_ns),
+            None => std::thread::sleep(Duration::from_micros(20)),
+        }
+    }
+    guest.check()?;
+    Err(Error::link("the guest was resumed but did not run"))
+}
+
+/// Names this boot of this machine: equal on two sides that share a clock.
+pub(super) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
+fn available_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+}
+
+/// What comes over one channel.
+struct Channel {
+    input: Input,
+    memory: Arc<GuestMemory>,
+    /// Pages that came torn and have not come again. A page always comes over the same channel.
+    torn: Bitmap,
+    pages: u64,
+}
+
+impl Channel {
+    fn new(input: Input, memory: Arc<GuestMemory>) -> Self {
+        let torn = Bitmap::new(memory.pages());
+        Self { input, memory, torn, pages: 0 }
+    }
+
+    fn spawn(input: Input, memory: &Arc<GuestMemory>) -> Result<JoinHandle<Result<Self>>> {
+        let mut channel = Self::new(input, Arc::clone(memory));
+        let body = move || match channel.next_message()? {
+            Message::Flush => Ok(channel),
+            other => Err(Error::link(format!("{} came over a channel for pages", other.name()))),
+        };
+        let thread = Builder::new().name("receiver".into()).spawn(body);
+        thread.map_err(|source| Error::System { what: "starting a receiver's thread".into(), source })
+    }
+
+    /// Places pages until a message comes.
+    fn next_message(&mut self) -> Result<Message> {
+        loop {
+            match self.input.next()? {
+                Section::Message(Message::Failed { reason }) => {
+                    return Err(Error::link(format!("the source gave up: {reason}")))
+                }
+                Section::Message(message) => return Ok(message),
+                Section::Pages { runs, hashes } => {
+                    let torn = self.input.read_pages(&self.memory, &runs, &hashes)?;
+                    self.arrived(&runs);
+                    torn.into_iter().for_each(|page| self.torn.set(page));
+                }
+                Section::Zeros { runs } => {
+                    runs.iter().flat_map(Run::range).for_each(|page| self.memory.place_zero(page));
+                    self.arrived(&runs);
+                }
+                Section::Hashes { .. } => {
+                    return Err(Error::link("a source sends no checksums of its own accord"))
+                }
+            }
+        }
+    }
+
+    fn arrived(&mut self, runs: &[Run]) {
+        self.pages += runs.iter().map(|run| run.pages).sum::<u64>();
+        runs.iter().for_each(|run| self.torn.clear_range(run.range()));
+    }
+}
+
+/// A guest on its way in.
+struct Intake {
+    main: Channel,
+    others: Vec<JoinHandle<Result<Channel>>>,
+    state: Option<ExecutionState>,
+}
+
+impl Intake {
+    /// Takes pages until all channels have been flushed.
+    fn until_flushed(&mut self, output: &mut Writer<Stream>) -> Result<()> {
+        loop {
+            match self.main.next_message()? {
+                Message::Ping => output.message(&Message::Pong { clock_ns: monotonic_ns() })?,
+                Message::State { state } => self.state = Some(state),
+                Message::Flush => break,
+                other => return Err(Error::link(format!("{} came while pages were expected", other.name()))),
+            }
+        }
+        for other in self.others.drain(..) {
+            let channel = other.join().map_err(|_| Error::link("a receiver's thread panicked"))??;
+            self.main.torn.union_with(&channel.torn);
+            self.main.pages += channel.pages;
+        }
+        Ok(())
+    }
+
+    /// Asks for what is missing, makes the guest, and acknowledges.
+    fn complete(&mut self, output: &mut Writer<Stream>, restore: Restore<'_>) -> Result<Guest> {
+        while !self.main.torn.is_empty() {
+            output.message(&Message::resend(&self.main.torn))?;
+            match self.main.next_message()? {
+                Message::Flush => {}
+                other => {
+                    return Err(Error::link(format!(
+                        "{} came where torn pages were to come again",
+                        other.name()
+                    )))
+                }
+            }
+        }
+        let Some(state) = self.state.take() else { return Err(Error::link("no execution state came")) };
+        let guest = Guest::restore(Arc::clone(&self.main.memory), state, restore)?;
+        output.message(&Message::Loaded)?;
+        Ok(guest)
+    }
+
+    /// Waits for the source to let go, telling checksums if asked.
+    fn until_let_go(&mut self, output: &mut Writer<Stream>) -> Result<()> {
+        loop {
+            match self.main.next_message()? {
+                Message::Go => return Ok(()),
+                Message::Verify => self.tell_hashes(output)?,
+                other => {
+                    return Err(Error::link(format!("{} came where the source was to let go", other.name())))
+                }
+            }
+        }
+    }
+
+    fn tell_hashes(&self, output: &mut Writer<Stream>) -> Result<()> {
+        let pages = self.main.memory.pages();
+        (0..pages).step_by(MOST_PAGES as usize).try_for_each(|first| {
+            output.hashes(&self.main.memory, Run { first, pages: MOST_PAGES.min(pages - first) })
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! A lane: one channel of the link with the thread that sends over it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::bitmap::Run;
+use crate::error::{Error, Result};
+use crate::guest::{GuestMemory, PAGE};
+use crate::link::Stream;
+use crate::wire::{Message, Writer};
+use crate::world::Sent;
+
+/// Something to send.
+pub(super) enum Job {
+    /// Pages from guest memory, at most [`crate::wire::MOST_PAGES`].
+    Pages(Vec<Run>),
+    /// Pages whose contents were copied before, so that they are those that a tracker was told.
+    Copied(Vec<Run>, Vec<u8>),
+    /// A message.
+    Message(Message),
+    /// Answer when all before has been sent.
+    Barrier(Sender<()>),
+}
+
+/// What all lanes of a migration have sent.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    bytes: AtomicU64,
+    pages: AtomicU64,
+    zero_pages: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn sent(&self) -> Sent {
+        Sent {
+            bytes: self.bytes.load(Relaxed),
+            pages: self.pages.load(Relaxed),
+            zero_pages: self.zero_pages.load(Relaxed),
+            ..Sent::default()
+        }
+    }
+}
+
+/// A sending thread and its queue. The queue holds nothing: a job is taken when the one before is on the
+/// link, so that bits cleared "just before sending" are cleared at most one chunk before.
+pub(super) struct Lane {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Lane {
+    /// Sends over `stream`; `find_zeros` names zero pages instead of sending them.
+    pub(super) fn new(
+        stream: Stream,
+        memory: Arc<GuestMemory>,
+        counters: Arc<Counters>,
+        find_zeros: bool,
+    ) -> Result<Self> {
+        let (jobs, queue) = sync_channel(0);
+        let worker = Worker { writer: Writer::new(stream), memory, counters, find_zeros };
+        let thread = std::thread::Builder::new().name("lane".into()).spawn(move || worker.run(&queue));
+        let thread =
+            thread.map_err(|source| Error::System { what: "starting a lane's thread".into(), source })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Hands a job over. An error is that of an earlier job.
+    pub(super) fn send(&mut self, job: Job) -> Result<()> {
+        match self.jobs.as_ref().map(|jobs| jobs.send(job)) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(self.close().err().unwrap_or_else(|| Error::link("the lane is closed"))),
+        }
+    }
+
+    /// Ends the thread after the jobs taken so far.
+    pub(super) fn close(&mut self) -> Result<()> {
+        self.jobs = None;
+        match self.thread.take().map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(_)) => Err(Error::link("a lane's thread panicked")),
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // Its error, if any, has nobody left to hear it.
+        let _ = self.close();
+    }
+}
+
+/// Waits until all lanes have sent what they were given.
+pub(super) fn settle(lanes: &mut [Lane]) -> Result<()> {
+    let (done, all_done) = channel();
+    for lane in lanes.iter_mut() {
+        lane.send(Job::Barrier(done.clone()))?;
+    }
+    drop(done);
+    // Each lane answers, or had failed before it was asked.
+    all_done.iter().for_each(drop);
+    Ok(())
+}
+
+struct Worker {
+    writer: Writer<Stream>,
+    memory: Arc<GuestMemory>,
+    counters: Arc<Counters>,
+    find_zeros: bool,
+}
+
+impl Worker {
+    fn run(mut self, queue: &Receiver<Job>) -> Result<()> {
+        for job in queue {
+            let before = self.writer.sent();
+            self.do_job(job)?;
+            self.counters.bytes.fetch_add(self.writer.sent() - before, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn do_job(&mut self, job: Job) -> Result<()> {
+        match job {
+            Job::Message(message) => self.writer.message(&message)?,
+            // Nobody waits any more if this fails.
+            Job::Barrier(done) => {
+                let _ = done.send(());
+            }
+            Job::Pages(runs) => {
+                let memory = Arc::clone(&self.memory);
+                let (zeros, others) = self.sort(&runs, |page, _| memory.is_zero(page));
+                self.send_zeros(&zeros)?;
+                self.count(&others);
+                if !others.is_empty() {
+                    self.writer.pages(&memory, &others)?;
+                }
+            }
+            Job::Copied(runs, contents) => {
+                let page_at = |index: usize| &contents[index * PAGE..(index + 1) * PAGE];
+                let mut bytes = Vec::with_capacity(contents.len());
+                let (zeros, others) = self.sort(&runs, |_, index| {
+                    let zero = page_at(index).iter().all(|b| *b == 0);
+                    if !zero {
+                        bytes.extend_from_slice(page_at(index));
+                    }
+                    zero
+                });
+                let contents = if self.find_zeros { bytes } else { contents };
+                self.send_zeros(&zeros)?;
+                self.count(&others);
+                if !others.is_empty() {
+                    self.writer.copied_pages(&contents, &others)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, runs: &[Run]) {
+        self.counters.pages.fetch_add(runs.iter().map(|run| run.pages).sum(), Relaxed);
+    }
+
+    fn send_zeros(&mut self, zeros: &[Run]) -> Result<()> {
+        if zeros.is_empty() {
+            return Ok(());
+        }
+        self.count(zeros);
+        self.counters.zero_pages.fetch_add(zeros.iter().map(|run| run.pages).sum(), Relaxed);
+        self.writer.zeros(zeros)
+    }
+
+    /// Zero pages and others, as runs. A page is looked at once: one that becomes zero or ceases to be is
+    /// dirty and comes again.
+    fn sort(&self, runs: &[Run], mut is_zero: impl FnMut(u64, usize) -> bool) -> (Vec<Run>, Vec<Run>) {
+        if !self.find_zeros {
+            return (Vec::new(), runs.to_vec());
+        }
+        let (mut zeros, mut others) = (Vec::new(), Vec::new());
+        for (index, page) in runs.iter().flat_map(Run::range).enumerate() {
+            append(if is_zero(page, index) { &mut zeros } else { &mut others }, page);
+        }
+        (zeros, others)
+    }
+}
+
+/// Adds a page behind all others, growing the last run if they touch.
+pub(super) fn append(runs: &mut Vec<Run>, page: u64) {
+    match runs.last_mut() {
+        Some(last) if last.end() == page => last.pages += 1,
+        _ => runs.push(Run { first: page, pages: 1 }),
+    }
+}

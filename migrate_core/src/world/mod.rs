@@ -1,0 +1,309 @@
+//! Worlds: where a strategy's actions are carried out. A world never decides anything.
+//!
+//! [`Migration`] is the loop: it hands a strategy what happened, has the world do what the strategy
+//! answers, and stops at each live round's end for a decision. The same loop runs real memory and the
+//! simulator.
+
+mod ledger;
+pub mod memory;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use ledger::{Bandwidth, Ledger, Sent};
+
+use crate::bitmap::Bitmap;
+use crate::error::{Error, Result};
+use crate::policy::{Act, Decision, Policy, Reason, Round};
+use crate::report::{Event, Happening, Outcome, Report};
+use crate::strategy::{Action, Chunk, Observation, Strategy};
+
+/// Carries out actions. Times are since the migration's start.
+pub trait World {
+    /// The time.
+    fn now(&self) -> Duration;
+    /// Pages of the guest.
+    fn pages(&self) -> u64;
+    /// Readies both sides; round 0 follows.
+    fn begin(&mut self) -> Result<()>;
+    /// Reads the dirty log into `dirty`, which is empty, clearing it or not.
+    fn sync(&mut self, clear: bool, dirty: &mut Bitmap) -> Result<()>;
+    /// Sends a chunk. Pages whose bits it cleared without sending them are added to `spilled`.
+    fn send(&mut self, chunk: &Chunk, spilled: &mut Bitmap) -> Result<()>;
+    /// Waits until everything is on the link; what was put there since the start.
+    fn settle(&mut self) -> Result<Sent>;
+    /// What was put on the link so far, without waiting.
+    fn sent(&self) -> Sent;
+    /// Lets the guest run for a moment.
+    fn wait(&mut self) -> Result<()>;
+    /// Stops the guest.
+    fn pause(&mut self) -> Result<()>;
+    /// Moves execution. An error leaves the guest running at the source, unless it says otherwise.
+    fn switch_over(&mut self) -> Result<()>;
+    /// Ends a run that did not complete: the guest runs on where it was.
+    fn abandon(&mut self, why: &str);
+    /// Carries out a throttle or a limit.
+    fn obey(&mut self, act: &Act) -> Result<()>;
+    /// Events since the last call, in order.
+    fn events(&mut self) -> Vec<Event>;
+    /// Fills in what only the world knows.
+    fn report(&mut self, report: &mut Report);
+}
+
+/// What [`Migration::next_round`] comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// A live round is over: [`Migration::act`] must follow.
+    Decide(Round),
+    /// The run is over: [`Migration::finish`] has the report.
+    Over,
+}
+
+/// What is to be told to the strategy next.
+enum Told {
+    Began,
+    Synced,
+    Sent,
+    Decided(Decision),
+    Waited,
+    Paused,
+    SwitchedOver,
+}
+
+/// A migration under way, stepped round by round.
+pub struct Migration<W: World> {
+    world: W,
+    strategy: Box<dyn Strategy>,
+    ledger: Option<Ledger>,
+    told: Option<Told>,
+    pages: Bitmap,
+    rounds: Vec<Round>,
+    events: Vec<Event>,
+    throttle: f64,
+    outcome: Option<(Outcome, String)>,
+    error: Option<Error>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl<W: World> Migration<W> {
+    /// A migration that has not begun.
+    pub fn new(world: W, strategy: Box<dyn Strategy>) -> Self {
+        let pages = Bitmap::new(world.pages());
+        Self {
+            world,
+            strategy,
+            ledger: None,
+            told: None,
+            pages,
+            rounds: Vec::new(),
+            events: Vec::new(),
+            throttle: 0.0,
+            outcome: None,
+            error: None,
+            cancelled: Arc::default(),
+        }
+    }
+
+    /// A switch that ends the run as aborted at its next action, from any thread.
+    pub fn canceller(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
+    /// The rounds that are over.
+    pub fn rounds(&self) -> &[Round] {
+        &self.rounds
+    }
+
+    /// The world.
+    pub fn world(&self) -> &W {
+        &self.world
+    }
+
+    /// Runs to the end of the next live round, or to the end. Failures do not come back as errors: they
+    /// are the run's outcome, with the guest running where the reason says.
+    pub fn next_round(&mut self) -> Step {
+        while self.outcome.is_none() {
+            match self.step() {
+                Ok(Some(round)) => return Step::Decide(round),
+                Ok(None) => {}
+                Err(error) => self.fail(error),
+            }
+        }
+        Step::Over
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.world.abandon(&error.to_string());
+        self.outcome = Some((Outcome::Failed, error.to_string()));
+        self.error = Some(error);
+    }
+
+    fn abort(&mut self, reason: &str) {
+        self.world.abandon(reason);
+        self.outcome = Some((Outcome::Aborted, reason.to_owned()));
+    }
+
+    /// Answers the round that [`Migration::next_round`] returned. Without an answer the run proceeds.
+    pub fn act(&mut self, decision: Decision) {
+        let Some(round) = self.rounds.last().map(|round| round.index) else { return };
+        if decision.fires() {
+            self.mark(Happening::Decided { round, decision: decision.clone() });
+        }
+        if let Act::Throttle { percent } = decision.act {
+            self.throttle = percent;
+        }
+        if let Err(error) = self.world.obey(&decision.act) {
+            return self.fail(error);
+        }
+        self.told = Some(Told::Decided(decision));
+    }
+
+    /// Notes what a policy that only watches would have done.
+    pub fn shadow(&mut self, policy: &str, decision: Decision) {
+        let round = self.rounds.last().map_or(0, |round| round.index);
+        self.mark(Happening::Shadow { policy: policy.to_owned(), round, decision });
+    }
+
+    fn mark(&mut self, what: Happening) {
+        let time = self.world.now().as_secs_f64();
+        self.events.push(Event { time, what });
+    }
+
+    fn step(&mut self) -> Result<Option<Round>> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            self.abort("cancelled");
+            return Ok(None);
+        }
+        let action = match self.told.take() {
+            None if self.ledger.is_none() => self.begin()?,
+            None => self.tell(&Told::Decided(Decision::proceed()))?,
+            Some(told) => self.tell(&told)?,
+        };
+        self.events.extend(self.world.events());
+        self.carry_out(action)
+    }
+
+    fn begin(&mut self) -> Result<Action> {
+        self.world.begin()?;
+        self.ledger = Some(Ledger::new(self.world.pages() * crate::guest::PAGE as u64, self.world.now()));
+        self.tell(&Told::Began)
+    }
+
+    fn tell(&mut self, told: &Told) -> Result<Action> {
+        self.strategy.next(match told {
+            Told::Began => Observation::Began { pages: self.world.pages() },
+            Told::Synced => Observation::Synced { dirty: &self.pages },
+            Told::Sent => Observation::Sent { spilled: &self.pages },
+            Told::Decided(decision) => Observation::Decided(decision),
+            Told::Waited => Observation::Waited,
+            Told::Paused => Observation::Paused,
+            Told::SwitchedOver => Observation::SwitchedOver,
+        })
+    }
+
+    fn carry_out(&mut self, action: Action) -> Result<Option<Round>> {
+        self.told = Some(match action {
+            Action::Sync { clear } => {
+                self.pages.clear_all();
+                self.world.sync(clear, &mut self.pages)?;
+                Told::Synced
+            }
+            Action::Send(chunk) => {
+                self.pages.clear_all();
+                self.world.send(&chunk, &mut self.pages)?;
+                let (now, sent) = (self.world.now(), self.world.sent());
+                self.ledger.iter_mut().for_each(|ledger| ledger.note(now, &sent));
+                Told::Sent
+            }
+            Action::EndRound { remaining_pages, live } => return self.end_round(remaining_pages, live),
+            Action::Wait => {
+                self.world.wait()?;
+                Told::Waited
+            }
+            Action::Pause => {
+                self.world.pause()?;
+                Told::Paused
+            }
+            Action::SwitchOver => {
+                self.world.switch_over()?;
+                Told::SwitchedOver
+            }
+            Action::Abort(reason) => {
+                self.abort(&reason.text);
+                return Ok(None);
+            }
+            Action::Done => {
+                self.outcome = Some((Outcome::Completed, String::new()));
+                return Ok(None);
+            }
+        });
+        Ok(None)
+    }
+
+    fn end_round(&mut self, remaining_pages: u64, live: bool) -> Result<Option<Round>> {
+        let sent = self.world.settle()?;
+        let now = self.world.now();
+        let Some(ledger) = &mut self.ledger else {
+            return Err(Error::usage("a round ended before the beginning"));
+        };
+        let mut round = ledger.end_round(now, sent, remaining_pages, live);
+        round.throttle = self.throttle;
+        self.rounds.push(round.clone());
+        if live {
+            return Ok(Some(round));
+        }
+        self.told = Some(Told::Decided(Decision::proceed()));
+        Ok(None)
+    }
+
+    /// Asks `policy`, and `watchers` in shadow, at each round's end until the run is over. `each` sees
+    /// every round with the decision made on it.
+    pub fn run(
+        &mut self,
+        policy: &mut dyn Policy,
+        watchers: &mut [(String, Box<dyn Policy>)],
+        mut each: impl FnMut(&Round, &Decision),
+    ) {
+        while let Step::Decide(round) = self.next_round() {
+            let history = &self.rounds[..self.rounds.len() - 1];
+            let decided = policy.decide(&round, history);
+            let watched: Vec<_> =
+                watchers.iter_mut().map(|(name, p)| (name.clone(), p.decide(&round, history))).collect();
+            for (name, decision) in watched {
+                let broken = |error: Error| Decision::new(Act::Proceed, Reason::text(error.to_string()));
+                self.shadow(&name, decision.unwrap_or_else(broken));
+            }
+            match decided {
+                Ok(decision) => {
+                    each(&round, &decision);
+                    self.act(decision);
+                }
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// The error behind a failed outcome, once.
+    pub fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
+    }
+
+    /// The report; a run that is not over is cancelled first. Also gives the world back.
+    pub fn finish(mut self, mut report: Report) -> (Report, W) {
+        if self.outcome.is_none() {
+            self.abort("cancelled");
+        }
+        self.events.extend(self.world.events());
+        self.events.sort_by(|a, b| a.time.total_cmp(&b.time));
+        if let Some((outcome, reason)) = self.outcome {
+            (report.outcome, report.reason) = (outcome, reason);
+        }
+        let sent = self.world.sent();
+        (report.sent_bytes, report.sent_pages) = (sent.bytes, sent.pages);
+        (report.zero_pages, report.encoded_pages) = (sent.zero_pages, sent.encoded_pages);
+        (report.rounds, report.events) = (self.rounds, self.events);
+        self.world.report(&mut report);
+        (report, self.world)
+    }
+}
