@@ -81,6 +81,8 @@ pub struct Migration<W: World> {
     rounds: Vec<Round>,
     events: Vec<Event>,
     throttle: f64,
+    /// The longest blackout that a policy has allowed; from then on what fits it is switched over.
+    allowed: Option<f64>,
     outcome: Option<(Outcome, String)>,
     error: Option<Error>,
     cancelled: Arc<AtomicBool>,
@@ -99,6 +101,7 @@ impl<W: World> Migration<W> {
             rounds: Vec::new(),
             events: Vec::new(),
             throttle: 0.0,
+            allowed: None,
             outcome: None,
             error: None,
             cancelled: Arc::default(),
@@ -145,17 +148,33 @@ impl<W: World> Migration<W> {
     }
 
     /// Answers the round that [`Migration::next_round`] returned. Without an answer the run proceeds.
+    ///
+    /// Once a policy has set a blackout limit, a round whose expected blackout fits it ends the live copy,
+    /// as `downtime-limit` does in QEMU: policies of managers set that limit and leave the rest to it.
     pub fn act(&mut self, decision: Decision) {
-        let Some(round) = self.rounds.last().map(|round| round.index) else { return };
+        let Some(round) = self.rounds.last() else { return };
+        let (index, expected) = (round.index, round.expected_blackout);
         if decision.fires() {
-            self.mark(Happening::Decided { round, decision: decision.clone() });
+            self.mark(Happening::Decided { round: index, decision: decision.clone() });
         }
-        if let Act::Throttle { percent } = decision.act {
-            self.throttle = percent;
+        match decision.act {
+            Act::Throttle { percent } => self.throttle = percent,
+            Act::Limit { blackout: Some(allowed), .. } => self.allowed = Some(allowed),
+            _ => {}
         }
         if let Err(error) = self.world.obey(&decision.act) {
             return self.fail(error);
         }
+        let decision = match (decision.act, self.allowed) {
+            (Act::Proceed | Act::Throttle { .. } | Act::Limit { .. }, Some(allowed))
+                if expected <= allowed =>
+            {
+                let fits = Decision::switch_over(Reason::met("expected_blackout", expected, allowed));
+                self.mark(Happening::Decided { round: index, decision: fits.clone() });
+                fits
+            }
+            _ => decision,
+        };
         self.told = Some(Told::Decided(decision));
     }
 
