@@ -7,6 +7,8 @@
 //! * [`guest`]: RAM blocks, and the vCPUs whose workloads write to them.
 //! * [`track`]: dirty trackers, which find out what was written.
 //! * [`codec`]: page codecs, which make a page's bytes fewer.
+//! * [`link`]: byte links over TCP and UNIX sockets, shaped on demand: bandwidth, delay, jitter,
+//!   outages.
 //! * [`strategy`]: how memory moves, as state machines.
 //! * [`policy`]: when to switch over, throttle, give up.
 //!
@@ -17,6 +19,7 @@ pub mod codec;
 pub mod error;
 pub mod guest;
 pub mod knobs;
+pub mod link;
 pub mod policy;
 pub mod strategy;
 pub mod track;
