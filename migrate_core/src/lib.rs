@@ -7,6 +7,8 @@
 //! * [`guest`]: RAM blocks, and the vCPUs whose workloads write to them.
 //! * [`track`]: dirty trackers, which find out what was written.
 //! * [`codec`]: page codecs, which make a page's bytes fewer.
+//! * [`link`]: byte links over TCP and UNIX sockets, shaped on demand: bandwidth, delay, jitter,
+//!   outages.
 //! * [`strategy`]: how memory moves, as state machines.
 //! * [`policy`]: when to switch over, throttle, give up.
 //! * [`link`]: byte links, bare or shaped.

@@ -16,12 +16,24 @@
 //! reordering and no congestion control beyond that of the sockets below, which it can only slow down.
 //! A machine too busy to carry the bytes makes the link slower than asked, never faster.
 
+mod bucket;
+mod burst;
+mod channel;
+mod clock;
+mod delay;
 mod endpoint;
 mod listener;
+mod pacer;
+mod relay;
+mod shaper;
 mod spec;
 mod stream;
 
 pub use endpoint::Endpoint;
 pub use listener::Listener;
+pub use shaper::Shaper;
 pub use spec::{LinkSpec, Outage, Transport, MOST_CHANNELS};
 pub use stream::{connect, pair, Stream};
+
+#[cfg(test)]
+mod tests;

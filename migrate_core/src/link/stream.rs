@@ -46,15 +46,25 @@ pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Stream> {
 
 fn dial(address: &SockAddr, deadline: Instant) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    if address.is_unix() {
+        dial_unix(&socket, address, left)?;
+    } else {
+        // The least that the call takes: a spent time limit is answered by the system's own error.
+        socket.connect_timeout(address, left().max(Duration::from_millis(1)))?;
+    }
+    Ok(socket)
+}
+
+/// A UNIX socket connects at once, or its listener's queue is full: there is nothing to wait on.
+fn dial_unix(socket: &Socket, address: &SockAddr, left: impl Fn() -> Duration) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        match socket.connect_timeout(address, left) {
-            // A UNIX listener whose queue is full: there is nothing to wait on.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(Duration::from_millis(1)),
-            done => return done.map(|()| socket),
+        match socket.connect(address) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !left().is_zero() => {
+                sleep(Duration::from_millis(1).min(left()));
+            }
+            done => return done.and_then(|()| socket.set_nonblocking(false)),
         }
     }
 }
@@ -109,13 +119,29 @@ impl Stream {
         Ok(Self { socket, peer: peer.into(), reset: None })
     }
 
-    /// The near end of a shaped link to `peer`, whose relay sets `reset`.
-    pub(super) fn shaped(socket: Socket, peer: Arc<str>, reset: Arc<AtomicBool>) -> Self {
-        Self { socket, peer, reset: Some(reset) }
+    /// The near end of a channel to `far`, and the relay's end of it, which sets `reset`.
+    pub(super) fn before(far: &Self, reset: Arc<AtomicBool>) -> Result<(Self, Self)> {
+        let pair = Socket::pair(Domain::UNIX, Type::STREAM, None);
+        let (near, end) = pair.map_err(|e| far.explain("setting up a shaped channel", e))?;
+        let near = Self { socket: near, peer: far.peer.clone(), reset: Some(reset) };
+        Ok((near, Self::new(end, "the sender".into())?))
     }
 
-    pub(super) fn into_parts(self) -> (Socket, Arc<str>) {
-        (self.socket, self.peer)
+    /// Keeps what the system may queue to `bytes` in each direction (it doubles what it is asked).
+    pub(super) fn shrink_buffers(&self, bytes: usize) -> Result<()> {
+        let set = self.socket.set_send_buffer_size(bytes);
+        let set = set.and_then(|()| self.socket.set_recv_buffer_size(bytes));
+        set.map_err(|e| self.explain("setting the buffer sizes", e))
+    }
+
+    pub(super) fn set_nonblocking(&self) -> Result<()> {
+        self.socket.set_nonblocking(true).map_err(|e| self.explain("setting up a shaped channel", e))
+    }
+
+    /// Lets the close of a TCP stream be a reset.
+    pub(super) fn reset_on_close(&self) {
+        // Failing that, the peer sees an end: the best that is left.
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
     }
 
     /// The other end, for messages: `tcp:10.0.0.1:4444`.
