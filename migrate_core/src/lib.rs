@@ -7,11 +7,9 @@
 //! * [`guest`]: RAM blocks, and the vCPUs whose workloads write to them.
 //! * [`track`]: dirty trackers, which find out what was written.
 //! * [`codec`]: page codecs, which make a page's bytes fewer.
-//! * [`link`]: byte links over TCP and UNIX sockets, shaped on demand: bandwidth, delay, jitter,
-//!   outages.
 //! * [`strategy`]: how memory moves, as state machines.
 //! * [`policy`]: when to switch over, throttle, give up.
-//! * [`link`]: byte links, bare or shaped.
+//! * [`link`]: byte links over TCP and UNIX sockets, shaped on demand: bandwidth, delay, jitter, outages.
 //! * [`wire`]: the stream between a source and a destination of ours.
 //! * [`world`]: real memory, where a strategy is carried out.
 //! * [`report`]: what a run leaves behind.
