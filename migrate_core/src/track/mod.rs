@@ -11,12 +11,21 @@ use crate::error::{Error, Result};
 use crate::guest::{GuestMemory, PAGE};
 use crate::knobs::{Entry, Given, Knobs, Registry};
 
+mod held;
+mod ioctl;
+mod pagemap;
 mod software;
+mod span;
+mod uffd;
+mod uffd_async;
+mod uffd_check;
 
 pub use software::Software;
+pub use uffd_async::UffdAsync;
 
 /// The trackers there are, the best first: `auto` takes the first that works.
-pub static TRACKERS: Registry<Make> = Registry { kind: "tracker", entries: &[entry::<Software>("software")] };
+pub static TRACKERS: Registry<Make> =
+    Registry { kind: "tracker", entries: &[entry::<UffdAsync>("uffd-async"), entry::<Software>("software")] };
 
 /// One bit a page: written since it was last harvested. Ranges are guest-wide page numbers.
 pub trait Tracker: Send {

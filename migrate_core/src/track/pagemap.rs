@@ -1,0 +1,120 @@
+//! `/proc/self/pagemap`: `PAGEMAP_SCAN` (Linux 6.7), which finds written pages and protects them again in
+//! one step. Numbers and layouts are those of `linux/fs.h` and of
+//! the kernel's `admin-guide/mm/pagemap.rst`; libc does not have them.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+use super::ioctl::{call, number, Request, READS, WRITES};
+use super::span;
+use crate::error::{Error, Result};
+use crate::guest::RamBlock;
+
+/// The page is mapped by a huge entry.
+pub(super) const HUGE: u64 = 1 << 6;
+/// Written since it was last protected by an asynchronous userfaultfd.
+pub(super) const WRITTEN: u64 = 1 << 1;
+
+const WP_MATCHING: u64 = 1 << 0;
+const CHECK_WPASYNC: u64 = 1 << 1;
+
+/// Stretches that one call can return; a scan that finds more goes on where the call ended.
+const STRETCHES: usize = 1024;
+
+/// `struct page_region`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct Stretch {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// `struct pm_scan_arg`.
+#[repr(C)]
+#[derive(Default)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+// SAFETY: PAGEMAP_SCAN takes struct pm_scan_arg; it writes at most `vec_len` regions to `vec`, which is
+// our own vector, and protects only pages of a mapping that is registered with a userfaultfd.
+unsafe impl Request for Scan {
+    const NUMBER: u64 = number(READS | WRITES, b'f', 16, size_of::<Self>());
+}
+
+/// This process's page map.
+#[derive(Debug)]
+pub(super) struct Pagemap {
+    file: File,
+    found: Vec<Stretch>,
+}
+
+impl Pagemap {
+    /// Opens it.
+    pub(super) fn open() -> std::result::Result<Self, String> {
+        let file = File::open("/proc/self/pagemap")
+            .map_err(|e| format!("/proc/self/pagemap cannot be read ({e}): mount /proc"))?;
+        Ok(Self { file, found: vec![Stretch::default(); STRETCHES] })
+    }
+
+    /// Calls `each` with every stretch of `pages` (of the block) that has all of `categories`; with
+    /// `protect` they are write-protected in the same step, and CPUs' older translations are gone when
+    /// this returns. Categories are never inverted: an inverted PFNZERO would hide pages that were
+    /// discarded and read back.
+    pub(super) fn scan(
+        &mut self,
+        block: &RamBlock,
+        pages: &Range<u64>,
+        categories: u64,
+        protect: bool,
+        mut each: impl FnMut(Range<u64>),
+    ) -> Result<()> {
+        let span = span::addresses(block, pages);
+        let mut from = span.start;
+        while from < span.end {
+            let mut scan = self.request(from..span.end, categories, protect);
+            let found = call(self.file.as_fd(), &mut scan)
+                .map_err(|source| Error::System { what: what(block), source })?;
+            let found = self.found.iter().take(found);
+            found.for_each(|found| each(span::pages(block, &(found.start..found.end))));
+            if scan.walk_end <= from {
+                let source = std::io::Error::other("the kernel made no progress");
+                return Err(Error::System { what: what(block), source });
+            }
+            from = scan.walk_end;
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, span: Range<u64>, categories: u64, protect: bool) -> Scan {
+        Scan {
+            size: size_of::<Scan>() as u64,
+            flags: if protect { WP_MATCHING | CHECK_WPASYNC } else { 0 },
+            start: span.start,
+            end: span.end,
+            vec: self.found.as_mut_ptr() as u64,
+            vec_len: self.found.len() as u64,
+            category_mask: categories,
+            return_mask: categories,
+            ..Scan::default()
+        }
+    }
+}
+
+fn what(block: &RamBlock) -> String {
+    format!("PAGEMAP_SCAN of RAM block `{}`", block.name())
+}

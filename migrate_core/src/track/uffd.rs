@@ -1,0 +1,171 @@
+//! userfaultfd in write-protect mode. Numbers and layouts are those of `linux/userfaultfd.h`, which libc
+//! does not have.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use super::ioctl::{call, number, Request, READS, WRITES};
+use super::span;
+use crate::error::{Error, Result};
+use crate::guest::RamBlock;
+
+/// Write-protect faults are reported as such.
+pub(super) const FAULT_FLAG_WP: u64 = 1 << 0;
+/// Write protection of shared memory and of reserved huge pages (Linux 5.19).
+pub(super) const WP_HUGETLBFS_SHMEM: u64 = 1 << 12;
+/// Write protection of pages that are not there yet (Linux 6.4).
+pub(super) const WP_UNPOPULATED: u64 = 1 << 13;
+/// The kernel itself lifts the protection at the first write (Linux 6.7).
+pub(super) const WP_ASYNC: u64 = 1 << 15;
+
+const GROUP: u8 = 0xAA;
+const API: u64 = 0xAA;
+const USER_MODE_ONLY: i32 = 1;
+const MODE_WP: u64 = 1 << 1;
+const PROTECT: u64 = 1 << 0;
+
+#[repr(C)]
+struct Negotiate {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Stretch {
+    start: u64,
+    len: u64,
+}
+
+#[repr(C)]
+struct Register {
+    stretch: Stretch,
+    mode: u64,
+    ioctls: u64,
+}
+
+/// Also undoes a registration.
+#[repr(C)]
+struct Unregister(Stretch);
+
+#[repr(C)]
+struct WriteProtect {
+    stretch: Stretch,
+    mode: u64,
+}
+
+// SAFETY: UFFDIO_API takes struct uffdio_api; it touches nothing else.
+unsafe impl Request for Negotiate {
+    const NUMBER: u64 = number(READS | WRITES, GROUP, 0x3F, size_of::<Self>());
+}
+// SAFETY: UFFDIO_REGISTER takes struct uffdio_register; the range is a RAM block's mapping.
+unsafe impl Request for Register {
+    const NUMBER: u64 = number(READS | WRITES, GROUP, 0x00, size_of::<Self>());
+}
+// SAFETY: UFFDIO_UNREGISTER takes struct uffdio_range; the header declares it as written only.
+unsafe impl Request for Unregister {
+    const NUMBER: u64 = number(WRITES, GROUP, 0x01, size_of::<Self>());
+}
+// SAFETY: UFFDIO_WRITEPROTECT takes struct uffdio_writeprotect; the range is in a RAM block's mapping.
+unsafe impl Request for WriteProtect {
+    const NUMBER: u64 = number(READS | WRITES, GROUP, 0x06, size_of::<Self>());
+}
+
+/// A descriptor that was negotiated for write protection.
+#[derive(Debug)]
+pub(super) struct Uffd {
+    fd: OwnedFd,
+}
+
+impl Uffd {
+    /// Opens one with `features`; the error says what is missing and what would provide it.
+    pub(super) fn open(features: u64) -> std::result::Result<Self, String> {
+        let fd = descriptor().map_err(|e| {
+            format!(
+                "userfaultfd cannot be opened ({e}): the kernel needs CONFIG_USERFAULTFD, and a container's \
+                 seccomp profile must allow the system call or the device /dev/userfaultfd"
+            )
+        })?;
+        let mut negotiate = Negotiate { api: API, features, ioctls: 0 };
+        call(fd.as_fd(), &mut negotiate).map_err(|e| {
+            let since = if features & WP_ASYNC != 0 { "6.7" } else { "6.4" };
+            format!(
+                "this kernel's userfaultfd cannot write-protect as needed ({e}): Linux {since} or later on \
+                 x86-64 or arm64, with CONFIG_PTE_MARKER_UFFD_WP, can"
+            )
+        })?;
+        Ok(Self { fd })
+    }
+
+    /// Begins to watch writes to the block; nothing is protected yet.
+    pub(super) fn register(&self, block: &RamBlock) -> Result<()> {
+        let stretch = stretch(block, &(0..block.pages()));
+        let answer = call(self.fd.as_fd(), &mut Register { stretch, mode: MODE_WP, ioctls: 0 });
+        answer.map(drop).map_err(|e| match e.raw_os_error() {
+            Some(libc::EBUSY) => Error::usage(format!(
+                "RAM block `{}` is tracked by another userfaultfd already",
+                block.name()
+            )),
+            _ => refused("registering", block, e),
+        })
+    }
+
+    /// Ends it; all protection goes, and blocked writers go on.
+    pub(super) fn unregister(&self, block: &RamBlock) -> Result<()> {
+        let answer = call(self.fd.as_fd(), &mut Unregister(stretch(block, &(0..block.pages()))));
+        answer.map(drop).map_err(|e| refused("unregistering", block, e))
+    }
+
+    /// Protects pages of the block against writing, or lifts that and wakes who waited for it. When it
+    /// returns, no CPU holds an older translation.
+    pub(super) fn protect(&self, block: &RamBlock, pages: &Range<u64>, on: bool) -> Result<()> {
+        loop {
+            let mode = if on { PROTECT } else { 0 };
+            let mut request = WriteProtect { stretch: stretch(block, pages), mode };
+            match call(self.fd.as_fd(), &mut request) {
+                Ok(_) => return Ok(()),
+                // The address space is being changed by another thread: it is over in a moment.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) => return Err(refused("write-protecting", block, e)),
+            }
+        }
+    }
+}
+
+fn stretch(block: &RamBlock, pages: &Range<u64>) -> Stretch {
+    let span = span::addresses(block, pages);
+    Stretch { start: span.start, len: span.end - span.start }
+}
+
+fn refused(what: &str, block: &RamBlock, source: io::Error) -> Error {
+    Error::System { what: format!("{what} RAM block `{}` with userfaultfd", block.name()), source }
+}
+
+fn descriptor() -> io::Result<OwnedFd> {
+    by_call(USER_MODE_ONLY).or_else(|first| by_device(USER_MODE_ONLY).map_err(|_| first))
+}
+
+fn by_call(flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the system call takes flags only.
+    let raw = unsafe { libc::syscall(libc::SYS_userfaultfd, flags | libc::O_CLOEXEC | libc::O_NONBLOCK) };
+    owned(raw)
+}
+
+fn by_device(flags: i32) -> io::Result<OwnedFd> {
+    let device = File::options().read(true).write(true).open("/dev/userfaultfd")?;
+    let flags = flags | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: USERFAULTFD_IOC_NEW takes flags by value.
+    let raw = unsafe { libc::ioctl(device.as_raw_fd(), number(0, GROUP, 0, 0) as _, flags) };
+    owned(raw.into())
+}
+
+fn owned(raw: libc::c_long) -> io::Result<OwnedFd> {
+    match i32::try_from(raw) {
+        // SAFETY: a descriptor that the kernel just gave us and nobody else has.
+        Ok(raw) if raw >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(raw) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
