@@ -19,6 +19,8 @@ use crate::policy::{Decision, Reason};
 mod outgoing;
 mod pre_copy;
 mod stop_and_copy;
+#[cfg(test)]
+mod tests;
 
 pub use outgoing::Outgoing;
 pub use pre_copy::{Clear, PreCopy};

@@ -41,6 +41,8 @@
 
 mod message;
 mod section;
+#[cfg(test)]
+mod tests;
 
 pub use message::{checked_runs, Message, PageRuns};
 pub use section::{Kind, Reader, Section, Writer, MOST_PAGES, VERSION};

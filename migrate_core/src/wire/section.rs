@@ -219,7 +219,7 @@ impl<S: Read + AsFd> Reader<S> {
     }
 
     /// The next section.
-    pub fn next(&mut self) -> Result<Section> {
+    pub fn section(&mut self) -> Result<Section> {
         let at = self.offset;
         let wrong = |reason: String| Err(Error::stream(at, reason));
         let mut head = [0; HEADER];
@@ -293,7 +293,7 @@ impl<S: Read + AsFd> Reader<S> {
     /// The next section, which must be a message. The peer's own [`Message::Failed`] becomes an error.
     pub fn message(&mut self) -> Result<Message> {
         let at = self.offset;
-        match self.next()? {
+        match self.section()? {
             Section::Message(Message::Failed { reason }) => {
                 Err(Error::link(format!("the peer gave up: {reason}")))
             }

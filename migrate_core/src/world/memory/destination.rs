@@ -183,7 +183,7 @@ impl Channel {
     /// Places pages until a message comes.
     fn next_message(&mut self) -> Result<Message> {
         loop {
-            match self.input.next()? {
+            match self.input.section()? {
                 Section::Message(Message::Failed { reason }) => {
                     return Err(Error::link(format!("the source gave up: {reason}")))
                 }

@@ -289,7 +289,7 @@ impl Source {
         self.tell(Message::Verify)?;
         let (mut next, memory, mut wrong) = (0, Arc::clone(self.guest.memory()), Bitmap::new(self.pages()));
         while next < memory.pages() {
-            match self.replies.next()? {
+            match self.replies.section()? {
                 Section::Hashes { run, hashes } if run.first == next => {
                     let differing =
                         run.range().zip(hashes).filter(|(page, hash)| memory.hash_page_128(*page) != *hash);

@@ -1,7 +1,7 @@
 //! Migrations of real memory, whole and broken.
 
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+
 use std::time::Duration;
 
 use super::{receive_in_thread, Arrived, Reception, Sending, Source};
@@ -40,7 +40,7 @@ fn case() -> Case {
         },
         strategy: Spec::new("pre-copy"),
         policy: Spec::new("max-rounds").with("rounds", 4),
-        tracker: "software",
+        tracker: "auto",
         channels: 1,
         sending,
     }
@@ -90,10 +90,6 @@ fn every_discipline_moves_a_running_guest() {
         assert!(report.rounds[..4].iter().all(|round| round.live) && !report.rounds[4].live);
         assert_eq!(report.rounds[0].sent_pages, 4096, "{clear}");
         assert_eq!(report.sent_pages, report.rounds.iter().map(|round| round.sent_pages).sum::<u64>());
-        assert_eq!(
-            report.sent_bytes - report.rounds.iter().map(|round| round.sent_bytes).sum::<u64>() > 0,
-            true
-        );
         let gap = report.guest_gap.unwrap();
         assert!(gap > 0.0 && gap <= report.sender_pause.unwrap() + 0.05, "{gap}");
     }
@@ -163,7 +159,8 @@ fn a_destination_that_cannot_restore_leaves_the_guest_at_the_source() {
 #[test]
 fn a_peer_that_closes_or_talks_rubbish_is_a_failure_with_its_reason() {
     use std::io::{Read, Write};
-    let talk: [(&str, fn(Stream)); 4] = [
+    type Peer = fn(Stream);
+    let talk: [(&str, Peer); 4] = [
         ("closed the connection", drop),
         ("is no section", |mut far| {
             let _ = far.write_all(&[b'x'; 64]);
@@ -217,5 +214,4 @@ fn a_policy_that_errs_fails_the_run_with_the_guest_at_the_source() {
     assert_eq!((report.outcome, report.reason.as_str()), (Outcome::Failed, "policy: it raised"));
     assert!(destination.join().unwrap().is_err());
     assert_runs_at_source(source);
-    assert_eq!(Arc::strong_count(&Arc::new(())), 1);
 }
