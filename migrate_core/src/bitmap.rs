@@ -1,147 +1,58 @@
-//! Dirty bitmaps.
-#![allow(missing_docs)]
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Run {
-    pub first: u64,
-    pub pages: u64,
-}
-impl Run {
-    pub fn end(&self) -> u64 {
-        self.first + self.pages
-    }
-    pub fn range(&self) -> Range<u64> {
-        self.first..self.end()
-    }
-}
-#[derive(Debug)]
-pub struct DirtyBitmap {
-    pages: u64,
-    words: Vec<AtomicU64>,
-}
-impl DirtyBitmap {
-    pub fn new(pages: u64) -> Self {
-        Self { pages, words: (0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect() }
-    }
-    pub fn pages(&self) -> u64 {
-        self.pages
-    }
-    pub fn set(&self, page: u64) {
-        if page < self.pages {
-            self.words[(page / 64) as usize].fetch_or(1 << (page % 64), SeqCst);
-        }
-    }
-    pub fn set_range(&self, pages: Range<u64>) {
-        for p in pages {
-            self.set(p);
-        }
-    }
-    pub fn is_set(&self, page: u64) -> bool {
-        self.words[(page / 64) as usize].load(SeqCst) >> (page % 64) & 1 == 1
-    }
-    pub fn count(&self) -> u64 {
-        self.words.iter().map(|w| u64::from(w.load(SeqCst).count_ones())).sum()
-    }
-    pub fn harvest(&self, into: &mut Bitmap) {
-        self.harvest_range(0..self.pages, into);
-    }
-    pub fn harvest_range(&self, pages: Range<u64>, into: &mut Bitmap) {
-        for p in pages {
-            let m = 1 << (p % 64);
-            if self.words[(p / 64) as usize].fetch_and(!m, SeqCst) & m != 0 {
-                into.set(p);
-            }
-        }
-    }
-    pub fn peek_range(&self, pages: Range<u64>, into: &mut Bitmap) {
-        for p in pages {
-            if self.is_set(p) {
-                into.set(p);
-            }
-        }
-    }
-}
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bitmap {
-    pages: u64,
-    words: Vec<u64>,
-}
-impl Bitmap {
-    pub fn new(pages: u64) -> Self {
-        Self { pages, words: vec![0; pages.div_ceil(64) as usize] }
-    }
-    pub fn full(pages: u64) -> Self {
-        let mut b = Self::new(pages);
-        b.set_range(0..pages);
-        b
-    }
-    pub fn pages(&self) -> u64 {
-        self.pages
-    }
-    pub fn count(&self) -> u64 {
-        self.words.iter().map(|w| u64::from(w.count_ones())).sum()
-    }
-    pub fn is_empty(&self) -> bool {
-        self.count() == 0
-    }
-    pub fn contains(&self, page: u64) -> bool {
-        page < self.pages && self.words[(page / 64) as usize] >> (page % 64) & 1 == 1
-    }
-    pub fn set(&mut self, page: u64) {
-        if page < self.pages {
-            self.words[(page / 64) as usize] |= 1 << (page % 64);
-        }
-    }
-    pub fn set_range(&mut self, pages: Range<u64>) {
-        for p in pages {
-            self.set(p);
-        }
-    }
-    pub fn clear(&mut self, page: u64) {
-        self.words[(page / 64) as usize] &= !(1 << (page % 64));
-    }
-    pub fn clear_range(&mut self, pages: Range<u64>) {
-        for p in pages {
-            self.clear(p);
-        }
-    }
-    pub fn clear_all(&mut self) {
-        self.words.fill(0);
-    }
-    pub fn union_with(&mut self, o: &Bitmap) {
-        for (a, b) in self.words.iter_mut().zip(&o.words) {
-            *a |= b;
-        }
-    }
-    pub fn subtract(&mut self, o: &Bitmap) {
-        for (a, b) in self.words.iter_mut().zip(&o.words) {
-            *a &= !b;
-        }
-    }
-    pub fn runs_in(&self, range: Range<u64>) -> impl Iterator<Item = Run> + '_ {
-        let end = range.end.min(self.pages);
-        let mut at = range.start;
-        std::iter::from_fn(move || {
-            let first = self.first_from(at).filter(|f| *f < end)?;
-            let mut e = first + 1;
-            while e < end && self.contains(e) {
-                e += 1;
-            }
-            at = e;
-            Some(Run { first, pages: e - first })
-        })
-    }
-    pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
-        self.runs_in(0..self.pages)
-    }
-    pub fn first_from(&self, page: u64) -> Option<u64> {
-        (page..self.pages).find(|p| self.contains(*p))
-    }
-    pub fn count_in(&self, range: Range<u64>) -> u64 {
-        range.filter(|p| self.contains(*p)).count() as u64
-    }
-    pub fn words(&self) -> &[u64] {
-        &self.words
-    }
-}
+//! Dirty bitmaps: one bit a page, written since the bitmap was last harvested.
+//!
+//! [`DirtyBitmap`] is shared: many writers mark pages, one owner harvests. [`Bitmap`] is owned and plain: what a
+//! harvest returned, what is still to be sent. Neither knows RAM blocks: a page here is an index into the whole guest.
+//!
+//! # Layout
+//!
+//! Bit `p % 64` of word `p / 64` is page `p`. Eight words are a *group*: 512 pages, one cache line in the shared
+//! bitmap. A *summary* holds one bit a group, set if the group may hold a set bit, so that clean memory costs one
+//! summary bit for 2 MiB of guest and is not touched. A group is a line because the line is what memory delivers: a
+//! bit a word would name words more exactly but make the summary eight times as long to read and to clear.
+//! In the owned bitmap the summary is exact; in the shared one it may name a group that has become empty.
+//!
+//! # Why a mark is never lost
+//!
+//! The promise: a mark whose `set` returned before a harvest began is taken by that harvest, unless an earlier one
+//! took it. A mark made during a harvest is taken by it or left for the next one. Whoever takes a mark sees the
+//! writes to the page that came before the mark.
+//!
+//! A setter does **(W)** `fetch_or` of the word, **(R)** load of the summary, and, if its bit is clear there,
+//! **(S)** `fetch_or` of the summary. A harvester does **(C)** clears summary bits by an atomic read-modify-write, and
+//! then, for each group that these named, **(T)** loads and swaps the words. All are `SeqCst`, so there is one
+//! order of all of them that agrees with each thread's own:
+//!
+//! * R finds the bit set, and the next C to clear it comes later: W < R < C < T, so T finds the mark.
+//! * R finds the bit clear, so S follows: the bit is set after W. The next C that clears it comes after S, and its T
+//!   after W. Until then every harvest is told to look there.
+//!
+//! So a set word whose `set` returned always has its summary bit set, or a harvester that has yet to visit it.
+//! Either order turned round breaks this. Summary before word in the setter: the harvester clears the bit and
+//! finds the word still empty, then W arrives in a group that nothing names. Word before summary in the harvester:
+//! W and R fall between T and C, R is content with a bit that C then wipes.
+//!
+//! Acquire and release would not do, even in the right order: W, R against C, T is the store-buffering pattern, where
+//! a weak machine may let both sides read the old value. x86 pays nothing for it, as W and C are locked
+//! instructions and R is a plain load.
+//!
+//! W is never skipped, even where the bit is set already: being a read-modify-write it keeps the release sequence
+//! whole, so that the swap that takes a word acquires from every setter whose mark is in it, and on every machine it
+//! orders the page's write before the look at the summary. A setter that only looked could leave its write in
+//! the store buffer, while the harvester takes the bit and sends the old page.
+//!
+//! A harvest of part of a group clears the summary bit first, too, and puts it back if bits outside the part are
+//! left. Between the two the group is unnamed, which nobody sees as long as one owner harvests. Two harvesters at once
+//! lose nothing, but the one may miss what the other is about to put back.
+
+mod dirty;
+mod geometry;
+mod plain;
+mod run;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+pub use dirty::DirtyBitmap;
+pub use plain::Bitmap;
+pub use run::Run;
+pub use runs::Runs;

@@ -1,0 +1,27 @@
+//! Iteration by runs.
+
+use super::{Bitmap, Run};
+
+/// The runs of a [`Bitmap`], see [`Bitmap::runs`].
+#[derive(Debug, Clone)]
+pub struct Runs<'a> {
+    bitmap: &'a Bitmap,
+    at: u64,
+    end: u64,
+}
+
+impl<'a> Runs<'a> {
+    pub(super) fn new(bitmap: &'a Bitmap, at: u64, end: u64) -> Self {
+        Self { bitmap, at, end }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        let first = self.bitmap.first_from(self.at).filter(|first| *first < self.end)?;
+        self.at = self.bitmap.first_clear_from(first).min(self.end);
+        Some(Run { first, pages: self.at - first })
+    }
+}
