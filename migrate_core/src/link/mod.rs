@@ -11,7 +11,7 @@
 //! ```
 //!
 //! All channels share one bucket in each direction, by turns. The buffer before the bottleneck holds
-//! 5 ms of bandwidth and a burst 200 µs, so the shaping is exact in the mean and grained in between.
+//! 5 ms of bandwidth and a burst 200 µs (1 % of the round trip if longer), so the shaping is exact in the mean and grained in between.
 //! Bandwidth counts payload bytes, not packets' headers. What shaping is *not*: there is no loss, no
 //! reordering and no congestion control beyond that of the sockets below, which it can only slow down.
 //! A machine too busy to carry the bytes makes the link slower than asked, never faster.

@@ -9,8 +9,10 @@ use super::spec::LinkSpec;
 
 /// Seconds of bandwidth that may queue before the bottleneck: a switch with a small buffer.
 const BUFFER: f64 = 5e-3;
-/// Seconds of bandwidth in a burst, which is the grain of the shaping.
+/// Seconds of bandwidth in a burst, which is the grain of the shaping; a share of the round trip where
+/// that is more, since each burst costs the relay a wake-up.
 const GRAIN: f64 = 200e-6;
+const GRAIN_OF_RTT: f64 = 0.01;
 /// Least burst: a packet. Most: beyond this a larger read saves nothing.
 const BURST: (f64, f64) = (1500.0, 131_072.0);
 /// Most that a channel may have under way where bandwidth is not shaped.
@@ -53,11 +55,18 @@ impl Pacer {
     pub(super) fn room_at(&self) -> f64 {
         self.clock.wall(self.bucket.idle_from() - BUFFER)
     }
+
+    /// By when it should be filled up. Until then a reader that wakes for other reasons, such as the
+    /// release of a burst, need not wake for this.
+    pub(super) fn refill_at(&self) -> f64 {
+        self.clock.wall(self.bucket.idle_from() - 0.75 * BUFFER)
+    }
 }
 
 /// Most bytes of one burst on a link like `spec`.
 pub(super) fn burst_size(spec: &LinkSpec) -> usize {
-    spec.bandwidth.map_or(BURST.1, |rate| (rate * GRAIN).clamp(BURST.0, BURST.1)) as usize
+    let grain = (GRAIN_OF_RTT * spec.rtt).clamp(GRAIN, BUFFER / 4.0);
+    spec.bandwidth.map_or(BURST.1, |rate| (rate * grain).clamp(BURST.0, BURST.1)) as usize
 }
 
 /// Bytes that one channel may have under way: the bandwidth-delay product and a small buffer.
@@ -81,6 +90,7 @@ mod tests {
         assert_eq!(pacer.stamp(0.0, 500), 1.5);
         assert_eq!(pacer.stamp(0.0, 500), 2.0);
         assert_eq!(pacer.room_at(), 1.0 - BUFFER);
+        assert!(pacer.room_at() < pacer.refill_at() && pacer.refill_at() < 1.0);
         assert_eq!(pacer.stamp(10.0, 0), 11.0);
     }
 
@@ -111,7 +121,8 @@ mod tests {
         assert_eq!(burst_size(&spec(125e6, 0.0)), 25_000);
         assert_eq!(burst_size(&spec(1e3, 0.0)), 1500);
         assert_eq!(burst_size(&LinkSpec::default()), 131_072);
-        assert_eq!(window(&spec(12.5e6, 0.04)), 12_500_000 * 35 / 1000 + 4 * 2500);
+        assert_eq!(window(&spec(12.5e6, 0.04)), 12_500_000 * 35 / 1000 + 4 * 5000);
+        assert_eq!(burst_size(&spec(12.5e6, 10.0)), 15_625);
     }
 
     fn specs() -> impl Strategy<Value = LinkSpec> {

@@ -104,11 +104,20 @@ impl Relay {
         Ok(())
     }
 
+    /// When direction `d`, which has something to read, is to be read: at once if there is room.
+    fn next_fill(&self, d: usize) -> f64 {
+        let room = self.pacers[d].room_at();
+        match room <= self.shared.now() {
+            true => room,
+            false => self.pacers[d].refill_at(),
+        }
+    }
+
     /// When the relay has to act even if no socket stirs.
     fn next_event(&self) -> Option<f64> {
         let releases = self.channels.iter().filter_map(Channel::next_release);
         let ready = |d: &usize| self.channels.iter().any(|channel| channel.is_ready(*d));
-        let rooms = DIRECTIONS.into_iter().filter(ready).map(|d| self.pacers[d].room_at());
+        let rooms = DIRECTIONS.into_iter().filter(ready).map(|d| self.next_fill(d));
         releases.chain(rooms).min_by(f64::total_cmp)
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::net::Shutdown;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::{pair, LinkSpec, Shaper, Stream, Transport};
 use super::{receive_all, PATIENCE};
@@ -13,10 +13,18 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-fn relays() -> usize {
+/// Seconds on a processor of each relay.
+pub(super) fn relay_times() -> Vec<f64> {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-    names.filter(|name| name.trim() == "link-relay").count()
+    let relays = tasks.filter(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "link-relay")
+    });
+    let spent = relays.filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+    spent.map(|text| text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9).collect()
+}
+
+fn relays() -> usize {
+    relay_times().len()
 }
 
 /// A thread takes its name, and leaves the list, a moment after it starts and ends.
@@ -59,6 +67,15 @@ fn alone() {
         let open = channels(&shaper, transport);
         drop(open);
         settle(before + 1, "all channels dropped at both ends");
+
+        // A hung-up socket is always "ready": a relay that asked about it would never sleep.
+        let (gone, held): (Vec<Stream>, Vec<Stream>) = channels(&shaper, transport).into_iter().unzip();
+        drop(gone);
+        assert!(wait_for(|| relays() == 1), "one end held");
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(relay_times()[0] < 0.1, "an idle relay took {} s", relay_times()[0]);
+        drop(held);
+        settle(before + 1, "held ends dropped");
 
         let mut open = channels(&shaper, transport);
         assert!(wait_for(|| relays() == 1), "three channels, one thread");

@@ -1,22 +1,16 @@
 //! What shaped links reach, and what the relay costs. Run by hand:
 //! `cargo test --release -p migrate_core link::tests::measure -- --ignored --nocapture --test-threads 1`
 
-use std::fs;
 use std::io::{Read, Write};
 use std::thread;
 use std::time::Instant;
 
 use super::super::{pair, LinkSpec, Shaper, Stream, Transport};
+use super::leaks::relay_times;
 
 /// Seconds that the relay has been on a processor.
 fn relay_time() -> f64 {
-    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let mut relays = tasks.filter(|task| {
-        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "link-relay")
-    });
-    let Some(relay) = relays.next() else { return 0.0 };
-    let text = fs::read_to_string(relay.path().join("schedstat")).unwrap();
-    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+    relay_times().first().copied().unwrap_or(0.0)
 }
 
 fn drain(mut peer: &Stream, mut left: usize) {
