@@ -1,6 +1,6 @@
 //! Named parts and their knobs: one mechanism for workloads, trackers, codecs, strategies, policies.
 //!
-//! A part is a struct declared by [`knobs!`](crate::knobs): its fields are its knobs, each with unit,
+//! A part is a struct declared by [`knobs!`](crate::knobs!): its fields are its knobs, each with unit,
 //! range, default and doc comment. A [`Registry`] lists the parts of one kind. A [`Spec`] names one
 //! part and sets some of its knobs; it is what command lines, suites, the wire and Python pass around.
 
@@ -75,7 +75,7 @@ impl Spec {
     }
 }
 
-/// A struct whose fields are knobs; implemented by [`knobs!`](crate::knobs).
+/// A struct whose fields are knobs; implemented by [`knobs!`](crate::knobs!).
 pub trait Knobs: Sized {
     /// The knobs in the order of declaration.
     const KNOBS: &'static [Knob];
@@ -157,7 +157,7 @@ impl<T: KnobValue> KnobValue for Option<T> {
     }
 }
 
-/// Reads knob `knob` out of `given`, or its default; used by [`knobs!`](crate::knobs).
+/// Reads knob `knob` out of `given`, or its default; used by [`knobs!`](crate::knobs!).
 pub fn read<T: KnobValue>(part: &str, knob: &Knob, given: &Given) -> Result<T> {
     let default = (knob.default)();
     let value = given.get(knob.name).unwrap_or(&default);
@@ -275,7 +275,7 @@ pub struct Entry<Make: 'static> {
 }
 
 impl<Make> Entry<Make> {
-    /// The entry of a part declared by [`knobs!`](crate::knobs).
+    /// The entry of a part declared by [`knobs!`](crate::knobs!).
     pub const fn of<P: Knobs>(name: &'static str, make: Make) -> Self {
         Self { name, doc: P::DOC, knobs: P::KNOBS, make }
     }

@@ -14,7 +14,7 @@
 //! * [`world`]: real memory, where a strategy is carried out.
 //! * [`report`]: what a run leaves behind.
 //!
-//! Beside them: [`knobs`], the one mechanism for parts that are named and have parameters, and [`error`].
+//! Beside them: [`mod@knobs`], the one mechanism for parts that are named and have parameters, and [`error`].
 
 pub mod bitmap;
 pub mod codec;

@@ -36,7 +36,7 @@ impl Sent {
     }
 }
 
-/// Bytes per second over the last [`WINDOW`] or more; 0 before anything was sent.
+/// Bytes per second over the last 100 ms or more; 0 before anything was sent.
 #[derive(Debug, Default)]
 pub struct Bandwidth {
     /// Time and bytes sent until then, the oldest first; the first is at or before the window's start.

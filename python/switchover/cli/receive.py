@@ -1,0 +1,38 @@
+"""``switchover receive``: the destination, on another process or host."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+
+import switchover as sw
+
+from . import show
+
+
+@click.command()
+@click.option("--listen", required=True, metavar="HOST:PORT|unix:PATH", help="Where to wait for a source; port 0 takes any free one.")
+@click.option("--timeout", default="1h", show_default=True, help="How long to wait for a source.")
+@click.option("--stay", default="1s", show_default=True, help="How long to run the guest once it is here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def receive(listen: str, timeout: str, stay: str, as_json: bool) -> int:
+    """Take one guest in, run it for a while, check its data, and let it go.
+
+    The guest's memory and its workload come from the source: `switchover run --to HOST:PORT`.
+    """
+    with sw.Receiver(listen) as receiver:
+        click.echo(f"listening on {receiver.endpoint}", err=True)
+        with receiver.accept(timeout=timeout) as guest:
+            before = guest.progress
+            time.sleep(sw.units.seconds(stay))
+            after = guest.progress
+            guest.check()
+            operations = after["operations"] - before["operations"]
+            rate = operations / sw.units.seconds(stay) if operations else 0.0
+    if as_json:
+        click.echo(json.dumps({"memory_bytes": guest.memory_bytes, "operations_per_second": rate, "checked": True}))
+    else:
+        click.echo(f"{show.size(guest.memory_bytes)} taken in; the guest runs at {rate:.0f} operations a second, its data are whole")
+    return 0
