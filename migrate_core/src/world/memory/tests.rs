@@ -2,18 +2,22 @@
 
 use std::sync::atomic::Ordering;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use std::io::{Read, Write};
+
+use super::destination::boot_id;
 use super::{receive_in_thread, Arrived, Reception, Sending, Source};
-use crate::error::Error;
-use crate::error::Result;
-use crate::guest::{restore_known, Guest, GuestSpec, Layout};
+use crate::bitmap::Run;
+use crate::error::{Error, Result};
+use crate::guest::{restore_known, ExecutionState, Guest, GuestMemory, GuestSpec, Layout, PAGE};
 use crate::knobs::Spec;
 use crate::link::{self, Stream, Transport};
 use crate::policy::{self, Policy};
 use crate::report::{Outcome, Report};
 use crate::strategy;
 use crate::track;
+use crate::wire::{Message, Reader, Section, Writer};
 use crate::world::{Migration, Step};
 
 struct Case {
@@ -66,6 +70,15 @@ fn run(case: &Case) -> (Report, Source, Result<Arrived>) {
     (report, source, arrived)
 }
 
+fn assert_running(guest: &Guest) {
+    let (before, began) = (guest.progress().operations, Instant::now());
+    while guest.progress().operations == before {
+        assert!(began.elapsed() < Duration::from_secs(20), "the guest does not run");
+        std::thread::yield_now();
+    }
+    guest.check().unwrap();
+}
+
 fn assert_complete(case: &Case) -> Report {
     let (report, source, arrived) = run(case);
     assert_eq!((report.outcome, report.reason.as_str()), (Outcome::Completed, ""));
@@ -73,11 +86,7 @@ fn assert_complete(case: &Case) -> Report {
     let (_, let_go) = source.into_guest();
     assert!(let_go);
     let guest = arrived.unwrap().guest;
-    let before = guest.progress().operations;
-    while guest.progress().operations == before {
-        std::thread::yield_now();
-    }
-    guest.check().unwrap();
+    assert_running(&guest);
     report
 }
 
@@ -120,11 +129,7 @@ fn a_policy_that_gives_up_leaves_the_guest_at_the_source() {
 fn assert_runs_at_source(source: Source) {
     let (guest, let_go) = source.into_guest();
     assert!(!let_go);
-    let before = guest.progress().operations;
-    while guest.progress().operations == before {
-        std::thread::yield_now();
-    }
-    guest.check().unwrap();
+    assert_running(&guest);
 }
 
 #[test]
@@ -158,7 +163,6 @@ fn a_destination_that_cannot_restore_leaves_the_guest_at_the_source() {
 
 #[test]
 fn a_peer_that_closes_or_talks_rubbish_is_a_failure_with_its_reason() {
-    use std::io::{Read, Write};
     type Peer = fn(Stream);
     let talk: [(&str, Peer); 4] = [
         ("closed the connection", drop),
@@ -212,6 +216,149 @@ fn a_policy_that_errs_fails_the_run_with_the_guest_at_the_source() {
     migration.run(&mut Broken, &mut [], |_, _| {});
     let (report, source) = migration.finish(Report::default());
     assert_eq!((report.outcome, report.reason.as_str()), (Outcome::Failed, "policy: it raised"));
+    assert!(destination.join().unwrap().is_err());
+    assert_runs_at_source(source);
+}
+
+/// A source played by hand, up to its first pages.
+fn greeted(near: &Stream, pages: u64) -> (Writer<Stream>, Reader<Stream>) {
+    let mut output = Writer::new(near.try_clone().unwrap());
+    let mut input = Reader::new(near.try_clone().unwrap(), pages);
+    let layout = Layout::single(pages * PAGE as u64);
+    output.message(&Message::Hello { session: 1, channel: 0, channels: 1, layout }).unwrap();
+    assert!(matches!(input.message().unwrap(), Message::Welcome { .. }));
+    (output, input)
+}
+
+/// The bytes of a page section whose last page changed after it was hashed.
+fn torn_section(memory: &GuestMemory, run: Run) -> Vec<u8> {
+    let (near, mut far) = link::pair(Transport::Unix).unwrap();
+    Writer::new(near).pages(memory, &[run]).unwrap();
+    let mut bytes = Vec::new();
+    far.read_to_end(&mut bytes).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    bytes
+}
+
+#[test]
+fn a_torn_page_that_does_not_come_again_is_asked_for_before_the_acknowledgement() {
+    let (mut near, far) = streams(1);
+    let destination = receive_in_thread(far, Reception::default(), Box::new(restore_known)).unwrap();
+    let memory = GuestMemory::new(&Layout::single(1 << 20)).unwrap();
+    memory.write(0, &[7; 2 * PAGE]);
+    let (mut output, mut input) = greeted(&near[0], memory.pages());
+    near[0].write_all(&torn_section(&memory, Run { first: 0, pages: 2 })).unwrap();
+    output.message(&Message::State { state: ExecutionState { vcpus: Vec::new() } }).unwrap();
+    output.message(&Message::Flush).unwrap();
+    assert_eq!(input.message().unwrap(), Message::Resend { runs: vec![(1, 1)] });
+    output.pages(&memory, &[Run { first: 1, pages: 1 }]).unwrap();
+    output.message(&Message::Flush).unwrap();
+    assert_eq!(input.message().unwrap(), Message::Loaded);
+    // The source is lost before it lets go: the guest must not run there.
+    drop((near, output, input));
+    assert!(destination.join().unwrap().is_err());
+}
+
+#[test]
+fn a_torn_page_that_comes_again_whole_is_forgotten() {
+    let (mut near, far) = streams(1);
+    let destination = receive_in_thread(far, Reception::default(), Box::new(restore_known)).unwrap();
+    let memory = GuestMemory::new(&Layout::single(1 << 20)).unwrap();
+    let (mut output, mut input) = greeted(&near[0], memory.pages());
+    near[0].write_all(&torn_section(&memory, Run { first: 5, pages: 1 })).unwrap();
+    output.zeros(&[Run { first: 4, pages: 3 }]).unwrap();
+    output.message(&Message::State { state: ExecutionState { vcpus: Vec::new() } }).unwrap();
+    output.message(&Message::Flush).unwrap();
+    assert_eq!(input.message().unwrap(), Message::Loaded);
+    output.message(&Message::Failed { reason: "enough".into() }).unwrap();
+    assert!(destination.join().unwrap().err().unwrap().to_string().contains("enough"));
+}
+
+#[test]
+fn a_destination_refuses_absurd_guests_with_the_reason() {
+    for (bytes, expected) in
+        [(u64::MAX, "multiple of 4096"), (1 << 60, "more than this machine has"), (0, "too small")]
+    {
+        let (near, far) = streams(1);
+        let destination = receive_in_thread(far, Reception::default(), Box::new(restore_known)).unwrap();
+        let (mut output, mut input) =
+            (Writer::new(near[0].try_clone().unwrap()), Reader::new(near[0].try_clone().unwrap(), 0));
+        let hello = Message::Hello { session: 1, channel: 0, channels: 1, layout: Layout::single(bytes) };
+        output.message(&hello).unwrap();
+        let told = input.message().unwrap_err().to_string();
+        assert!(destination.join().unwrap().is_err());
+        assert!(
+            told.contains("gave up") && (told.contains(expected) || told.contains("more than this machine")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_source_that_lost_its_destination_after_letting_go_keeps_its_guest_stopped() {
+    let (mut near, mut far) = streams(1);
+    let peer = far.remove(0);
+    // A destination that acknowledges, is told to go, and vanishes.
+    let vanishing = std::thread::spawn(move || {
+        let (mut input, mut output) = (Reader::new(peer.try_clone().unwrap(), 4096), Writer::new(peer));
+        let memory = GuestMemory::new(&Layout::single(16 << 20)).unwrap();
+        loop {
+            match input.section().unwrap() {
+                Section::Message(Message::Hello { .. }) => {
+                    output.message(&Message::Welcome { boot_id: boot_id() }).unwrap()
+                }
+                Section::Message(Message::Flush) => output.message(&Message::Loaded).unwrap(),
+                Section::Message(Message::Go) => return,
+                Section::Pages { runs, hashes } => drop(input.read_pages(&memory, &runs, &hashes).unwrap()),
+                _ => {}
+            }
+        }
+    });
+    let sending = Sending { verify: false, ..case().sending };
+    let mut migration = migration(&Case { sending, ..case() }, vec![near.remove(0)]);
+    migration.run(policy::find(&case().policy).unwrap().as_mut(), &mut [], |_, _| {});
+    vanishing.join().unwrap();
+    let (report, source) = migration.finish(Report::default());
+    assert_eq!(report.outcome, Outcome::Failed);
+    assert!(report.reason.contains("stays stopped at the source"), "{}", report.reason);
+    let (guest, let_go) = source.into_guest();
+    assert!(let_go);
+    let before = guest.progress();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(guest.progress(), before, "two copies of a guest must never run");
+}
+
+#[test]
+fn a_difference_found_by_verification_keeps_the_guest_at_the_source() {
+    let (mut near, mut far) = streams(1);
+    let (peer, spoilt) = (far.remove(0), link::pair(Transport::Unix).unwrap());
+    // A destination behind a relay that changes the checksums it tells.
+    let destination =
+        receive_in_thread(vec![spoilt.1], Reception::default(), Box::new(restore_known)).unwrap();
+    let (mut up, mut down) = (peer.try_clone().unwrap(), peer);
+    let (mut to, mut from) = (spoilt.0.try_clone().unwrap(), spoilt.0);
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut up, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    });
+    std::thread::spawn(move || {
+        let (mut buffer, mut hashes) = (vec![0; 1 << 20], 0u64);
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            hashes += count as u64;
+            // Handshake and acknowledgement are shorter than this, the checksums of 16 MiB longer.
+            if hashes > 4096 {
+                buffer[count - 1] ^= 0xff;
+            }
+            if down.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+    });
+    let mut migration = migration(&case(), vec![near.remove(0)]);
+    migration.run(policy::find(&case().policy).unwrap().as_mut(), &mut [], |_, _| {});
+    let (report, source) = migration.finish(Report::default());
+    assert_eq!((report.outcome, report.verified), (Outcome::Failed, Some(false)), "{}", report.reason);
+    assert!(report.reason.contains("differ"), "{}", report.reason);
     assert!(destination.join().unwrap().is_err());
     assert_runs_at_source(source);
 }
