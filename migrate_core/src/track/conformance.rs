@@ -42,6 +42,7 @@ pub static CASES: &[Case] = &[
     Case { name: "a read is not a write", run: reads },
     Case { name: "discarded pages that are written", run: discards },
     Case { name: "transparent huge pages", run: huge_pages },
+    Case { name: "reserved huge pages", run: reserved_pages },
     Case { name: "arming again starts afresh, disarming ends it", run: arm_again },
     Case { name: "a random course agrees with a set", run: model::seeded },
     Case { name: "nothing is lost under concurrent writers", run: oracle::seeded },
@@ -153,9 +154,18 @@ pub(super) fn ensure(kept: bool, broken: impl FnOnce() -> String) -> Result<()> 
 fn superset(reported: &BTreeSet<u64>, written: impl IntoIterator<Item = u64>) -> Result<Vec<String>> {
     let written: BTreeSet<u64> = written.into_iter().collect();
     let missing: Vec<u64> = written.difference(reported).copied().collect();
-    ensure(missing.is_empty(), || format!("{} written pages were missed: {missing:?}", missing.len()))?;
+    ensure(missing.is_empty(), || {
+        format!("{} written pages were missed: {}", missing.len(), first(&missing))
+    })?;
     let extra = reported.len() - written.len();
     Ok(if extra > 0 { vec![format!("{extra} pages beside the {} written", written.len())] } else { vec![] })
+}
+
+/// The first few of `pages`, for a message.
+pub(super) fn first(pages: &[u64]) -> String {
+    let more = if pages.len() > 8 { ", …" } else { "" };
+    let pages: Vec<String> = pages.iter().take(8).map(u64::to_string).collect();
+    pages.join(", ") + more
 }
 
 fn clean_after_arm(make: Make<'_>) -> Result<Vec<String>> {
@@ -300,6 +310,31 @@ fn huge_pages(make: Make<'_>) -> Result<Vec<String>> {
             superset(&bench.harvest(bench.all())?, [first + 7])?;
         }
     }
+    Ok(remarks)
+}
+
+fn reserved_pages(make: Make<'_>) -> Result<Vec<String>> {
+    let block = |name: &str, backing| BlockSpec {
+        backing,
+        huge: HugePages::Explicit,
+        ..BlockSpec::new(name, 4 << 20)
+    };
+    let layout =
+        Layout { blocks: vec![block("private", Backing::Anonymous), block("shared", Backing::Memfd)] };
+    if let Err(none) = GuestMemory::new(&layout).and_then(|memory| memory.populate()) {
+        return Ok(vec![format!("not tried: {none}")]);
+    }
+    let mut bench = Bench::on(make, &layout, true)?;
+    let (edge, end) = (bench.memory.blocks()[1].first_page(), bench.memory.pages());
+    bench.nothing_dirty("right after arming")?;
+    bench.write([3, span::HUGE + 1, edge, end - 1]);
+    superset(&bench.harvest(2..4)?, [3])?;
+    superset(&bench.harvest(edge..edge + 1)?, [edge])?;
+    bench.write([3]);
+    let rest = [3, span::HUGE + 1, end - 1];
+    superset(&bench.peek(bench.all())?, rest)?;
+    let remarks = superset(&bench.harvest(bench.all())?, rest)?;
+    bench.nothing_dirty("after everything was harvested")?;
     Ok(remarks)
 }
 

@@ -1,5 +1,6 @@
-//! Threads write while a stand-in for a migration harvests and copies: when they have stopped and a last
-//! harvest was copied, the copy must equal memory.
+//! Threads write while a stand-in for a migration harvests and copies. Whenever they pause and a harvest of
+//! everything was copied, the copy must equal memory: often, since the next write to a page would make up
+//! for one that was lost.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,13 +9,15 @@ use std::sync::{PoisonError, RwLock};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::{blocks, ensure, Bench, Make};
+use super::{blocks, ensure, first, Bench, Make};
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
 use crate::guest::{GuestMemory, PAGE};
 
 /// Pages written between two looks at whether writers must pause or stop.
 const BATCH: u64 = 16;
+/// Harvests between two comparisons.
+const COMPARED_EACH: u64 = 10;
 
 /// What is raced.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +51,16 @@ pub fn race(make: Make<'_>, race: Race) -> Result<()> {
             scope.spawn(move || write_until(memory, race.seed ^ writer << 32, writer % 2 == 1, stop, gate));
         }
         copier.round_zero();
-        let mut harvests = 0..race.harvests;
-        harvests.try_for_each(|_| copier.copy_some(&gate))
+        (1..=race.harvests).try_for_each(|harvest| {
+            copier.copy_some(&gate)?;
+            match harvest % COMPARED_EACH {
+                0 => copier.settle(&gate),
+                _ => Ok(()),
+            }
+        })
     });
     copied?;
-    copier.harvest_and_copy(copier.bench.all())?;
-    copier.verify()
+    copier.settle(&gate)
 }
 
 /// Writers must stop however the copier ends, or the scope waits for them for ever.
@@ -124,11 +131,13 @@ impl Copier {
         }
     }
 
-    fn harvest_and_copy(&mut self, pages: Range<u64>) -> Result<()> {
+    /// Copies what is left while the writers pause, and compares.
+    fn settle(&mut self, gate: &RwLock<()>) -> Result<()> {
+        let _paused = gate.write();
         let mut dirty = Bitmap::new(self.bench.memory.pages());
-        self.bench.tracker.harvest(pages, &mut dirty)?;
+        self.bench.tracker.harvest(self.bench.all(), &mut dirty)?;
         self.send_all(&dirty);
-        Ok(())
+        self.verify()
     }
 
     fn send_all(&mut self, dirty: &Bitmap) {
@@ -143,7 +152,7 @@ impl Copier {
         };
         let differs = |page: &u64| content(&self.bench.memory, *page) != content(&self.shadow, *page);
         let lost: Vec<u64> = self.bench.all().filter(differs).collect();
-        ensure(lost.is_empty(), || format!("writes to {} pages were lost: {lost:?}", lost.len()))
+        ensure(lost.is_empty(), || format!("writes to {} pages were lost: {}", lost.len(), first(&lost)))
     }
 }
 
