@@ -28,6 +28,11 @@ impl Held {
         self.pages.set_range(to..found.end);
     }
 
+    /// Keeps `page`.
+    pub(super) fn keep(&mut self, page: u64) {
+        self.pages.set(page);
+    }
+
     /// Moves what is kept of `asked` to `into`.
     pub(super) fn take(&mut self, asked: &Range<u64>, into: &mut Bitmap) {
         self.peek(asked, into);

@@ -9,23 +9,42 @@ use std::sync::Arc;
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
 use crate::guest::{GuestMemory, PAGE};
-use crate::knobs::{Entry, Given, Knobs, Registry};
+use crate::knobs::{refuse_unknown, Entry, Given, Knobs, Registry, Spec};
 
+mod compare;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod held;
 mod ioctl;
 mod pagemap;
+mod soft_dirty;
 mod software;
 mod span;
+mod tax;
 mod uffd;
 mod uffd_async;
 mod uffd_check;
+mod uffd_handler;
+mod uffd_sync;
 
+pub use compare::Compare;
+pub use soft_dirty::SoftDirty;
 pub use software::Software;
+pub use tax::first_write_ns;
 pub use uffd_async::UffdAsync;
+pub use uffd_sync::UffdSync;
 
 /// The trackers there are, the best first: `auto` takes the first that works.
-pub static TRACKERS: Registry<Make> =
-    Registry { kind: "tracker", entries: &[entry::<UffdAsync>("uffd-async"), entry::<Software>("software")] };
+pub static TRACKERS: Registry<Make> = Registry {
+    kind: "tracker",
+    entries: &[
+        entry::<UffdAsync>("uffd-async"),
+        entry::<SoftDirty>("soft-dirty"),
+        entry::<UffdSync>("uffd-sync"),
+        entry::<Software>("software"),
+        entry::<Compare>("compare"),
+    ],
+};
 
 /// One bit a page: written since it was last harvested. Ranges are guest-wide page numbers.
 pub trait Tracker: Send {
@@ -66,6 +85,10 @@ pub trait Track: Knobs {
     /// The tracker.
     type Tracker: Tracker + 'static;
 
+    /// Whether it sees writes by any code of this process, not only those of workloads that write through
+    /// the guest's own interface.
+    const SEES_ALL_WRITERS: bool = true;
+
     /// Whether this machine has what it takes; [`Error::TrackerUnavailable`] says what is missing and what
     /// would provide it. Cheap, leaves nothing behind.
     fn probe() -> Result<()>;
@@ -78,13 +101,15 @@ pub trait Track: Knobs {
 pub struct Make {
     /// Whether it works on this machine.
     pub probe: fn() -> Result<()>,
+    /// See [`Track::SEES_ALL_WRITERS`].
+    pub sees_all_writers: bool,
     /// Builds it unarmed.
     pub build: fn(&Given) -> Result<Box<dyn Tracker>>,
 }
 
 /// The registry's line for a tracker.
 pub const fn entry<T: Track>(name: &'static str) -> Entry<Make> {
-    Entry::of::<T>(name, Make { probe: T::probe, build: build::<T> })
+    Entry::of::<T>(name, Make { probe: T::probe, sees_all_writers: T::SEES_ALL_WRITERS, build: build::<T> })
 }
 
 fn build<T: Track>(knobs: &Given) -> Result<Box<dyn Tracker>> {
@@ -93,15 +118,76 @@ fn build<T: Track>(knobs: &Given) -> Result<Box<dyn Tracker>> {
     Ok(Box::new(knobs.build()?))
 }
 
-/// The tracker called `name`; `auto` is the first of [`TRACKERS`] that works here.
+/// Who writes to the memory that is to be tracked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Workloads that write through the guest's own interface.
+    Workloads,
+    /// Also code that was given memory's address: a Python callable, say.
+    Foreign,
+}
+
+/// The tracker called `name` with its defaults, for a guest of workloads; see [`find_for`].
 pub fn find(name: &str) -> Result<Box<dyn Tracker>> {
-    let defaults = Given::new();
-    if name != "auto" {
-        return (TRACKERS.find(name)?.make.build)(&defaults);
+    find_for(&Spec::new(name), Writers::Workloads)
+}
+
+/// The tracker that `spec` names. `auto`, which has no knobs, is the first of [`TRACKERS`] that works
+/// here and sees all `writers`; a tracker that would not see them is refused.
+pub fn find_for(spec: &Spec, writers: Writers) -> Result<Box<dyn Tracker>> {
+    let sees = |entry: &Entry<Make>| entry.make.sees_all_writers || writers == Writers::Workloads;
+    if spec.name == "auto" {
+        refuse_unknown("the tracker `auto`", &[], &spec.knobs)?;
+        let works = TRACKERS.entries.iter().find(|entry| sees(entry) && (entry.make.probe)().is_ok());
+        let none = Error::TrackerUnavailable { tracker: "auto", reason: "no tracker works here".into() };
+        return works.ok_or(none).and_then(|entry| (entry.make.build)(&spec.knobs));
     }
-    let works = TRACKERS.entries.iter().find(|entry| (entry.make.probe)().is_ok());
-    match works {
-        Some(entry) => (entry.make.build)(&defaults),
-        None => Err(Error::TrackerUnavailable { tracker: "auto", reason: "no tracker works here".into() }),
+    let entry = TRACKERS.find(&spec.name)?;
+    if !sees(entry) {
+        return Err(Error::TrackerUnavailable {
+            tracker: entry.name,
+            reason: "it sees only writes through the guest's own interface, and this guest has others".into(),
+        });
+    }
+    (entry.make.build)(&spec.knobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_the_best_that_works_and_sees_all_writers() {
+        let works = |entry: &&Entry<Make>| (entry.make.probe)().is_ok();
+        let best = TRACKERS.entries.iter().find(works).unwrap().name;
+        assert_eq!(find("auto").unwrap().name(), best);
+        let foreign = find_for(&Spec::new("auto"), Writers::Foreign).unwrap();
+        assert_ne!(foreign.name(), "software");
+    }
+
+    #[test]
+    fn software_is_refused_to_foreign_writers() {
+        let refused = find_for(&Spec::new("software"), Writers::Foreign).map(|_| ()).unwrap_err();
+        assert!(refused.to_string().contains("guest's own interface"), "{refused}");
+    }
+
+    #[test]
+    fn names_and_knobs_are_checked() {
+        let refused = |spec: Spec| find_for(&spec, Writers::Workloads).map(|_| ()).unwrap_err().to_string();
+        assert!(refused(Spec::new("uffd-asinc")).contains("did you mean `uffd-async`?"));
+        assert!(refused(Spec::new("auto").with("keep", "copy")).contains("no knob `keep`"));
+        assert!(find_for(&Spec::new("compare").with("keep", "copy"), Writers::Foreign).is_ok());
+    }
+
+    #[test]
+    fn an_unarmed_tracker_says_so() {
+        for entry in TRACKERS.entries.iter().filter(|entry| (entry.make.probe)().is_ok()) {
+            let mut tracker = find(entry.name).unwrap();
+            assert_eq!(tracker.name(), entry.name);
+            let harvest = tracker.harvest(0..1, &mut Bitmap::new(1)).unwrap_err().to_string();
+            assert!(harvest.contains("is not armed") && harvest.contains(entry.name), "{harvest}");
+            assert!(tracker.peek(0..1, &mut Bitmap::new(1)).is_err());
+            tracker.disarm();
+        }
     }
 }

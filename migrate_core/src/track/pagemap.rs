@@ -1,27 +1,35 @@
 //! `/proc/self/pagemap`: `PAGEMAP_SCAN` (Linux 6.7), which finds written pages and protects them again in
-//! one step. Numbers and layouts are those of `linux/fs.h` and of
+//! one step, and the older array of 64-bit entries. Numbers and layouts are those of `linux/fs.h` and of
 //! the kernel's `admin-guide/mm/pagemap.rst`; libc does not have them.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
 use super::ioctl::{call, number, Request, READS, WRITES};
 use super::span;
 use crate::error::{Error, Result};
-use crate::guest::RamBlock;
+use crate::guest::{RamBlock, PAGE};
 
 /// The page is mapped by a huge entry.
 pub(super) const HUGE: u64 = 1 << 6;
 /// Written since it was last protected by an asynchronous userfaultfd.
 pub(super) const WRITTEN: u64 = 1 << 1;
 
+/// In an entry: write-protected by a userfaultfd (Linux 5.14).
+pub(super) const ENTRY_PROTECTED: u64 = 1 << 57;
+/// In an entry: written since the process's soft-dirty bits were cleared.
+pub(super) const ENTRY_SOFT_DIRTY: u64 = 1 << 55;
+
 const WP_MATCHING: u64 = 1 << 0;
 const CHECK_WPASYNC: u64 = 1 << 1;
 
 /// Stretches that one call can return; a scan that finds more goes on where the call ended.
 const STRETCHES: usize = 1024;
+/// Entries that one read returns.
+const ENTRIES: u64 = 4096;
 
 /// `struct page_region`.
 #[repr(C)]
@@ -100,6 +108,31 @@ impl Pagemap {
         Ok(())
     }
 
+    /// Calls `each` with every page of `pages` (of the block) and its entry. Unlike [`Pagemap::scan`] this
+    /// needs no recent kernel, and changes nothing.
+    pub(super) fn entries(
+        &self,
+        block: &RamBlock,
+        pages: &Range<u64>,
+        mut each: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        const BYTES: usize = size_of::<u64>();
+        let mut buffer = vec![0; ENTRIES.min(pages.end.saturating_sub(pages.start)) as usize * BYTES];
+        let mut page = pages.start;
+        while page < pages.end {
+            let bytes = &mut buffer[..ENTRIES.min(pages.end - page) as usize * BYTES];
+            let address = span::addresses(block, &(page..pages.end)).start;
+            self.file
+                .read_exact_at(bytes, address / PAGE as u64 * BYTES as u64)
+                .map_err(|source| Error::System { what: what(block), source })?;
+            for entry in bytes.chunks_exact(BYTES) {
+                each(page, entry.try_into().map_or(0, u64::from_ne_bytes));
+                page += 1;
+            }
+        }
+        Ok(())
+    }
+
     fn request(&mut self, span: Range<u64>, categories: u64, protect: bool) -> Scan {
         Scan {
             size: size_of::<Scan>() as u64,
@@ -116,5 +149,5 @@ impl Pagemap {
 }
 
 fn what(block: &RamBlock) -> String {
-    format!("PAGEMAP_SCAN of RAM block `{}`", block.name())
+    format!("reading the page map of RAM block `{}`", block.name())
 }

@@ -23,6 +23,8 @@ pub struct SoftwareTracker {
 impl Track for Software {
     type Tracker = SoftwareTracker;
 
+    const SEES_ALL_WRITERS: bool = false;
+
     fn probe() -> Result<()> {
         Ok(())
     }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::ioctl::{call, number, Request, READS, WRITES};
 use super::span;
@@ -26,6 +26,7 @@ const API: u64 = 0xAA;
 const USER_MODE_ONLY: i32 = 1;
 const MODE_WP: u64 = 1 << 1;
 const PROTECT: u64 = 1 << 0;
+const EVENT_PAGEFAULT: u8 = 0x12;
 
 #[repr(C)]
 struct Negotiate {
@@ -74,6 +75,15 @@ unsafe impl Request for WriteProtect {
     const NUMBER: u64 = number(READS | WRITES, GROUP, 0x06, size_of::<Self>());
 }
 
+/// Whose writes a fault handler of ours must serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Faults {
+    /// Those of user code only: any user may ask for that.
+    User,
+    /// Also those of system calls that write guest memory, where we are allowed to.
+    UserAndKernel,
+}
+
 /// A descriptor that was negotiated for write protection.
 #[derive(Debug)]
 pub(super) struct Uffd {
@@ -82,8 +92,8 @@ pub(super) struct Uffd {
 
 impl Uffd {
     /// Opens one with `features`; the error says what is missing and what would provide it.
-    pub(super) fn open(features: u64) -> std::result::Result<Self, String> {
-        let fd = descriptor().map_err(|e| {
+    pub(super) fn open(features: u64, faults: Faults) -> std::result::Result<Self, String> {
+        let fd = descriptor(faults).map_err(|e| {
             format!(
                 "userfaultfd cannot be opened ({e}): the kernel needs CONFIG_USERFAULTFD, and a container's \
                  seccomp profile must allow the system call or the device /dev/userfaultfd"
@@ -133,6 +143,43 @@ impl Uffd {
             }
         }
     }
+
+    /// Adds to `addresses` where writers wait; empty if none does. Does not block.
+    pub(super) fn read_faults(&self, addresses: &mut Vec<u64>) -> Result<()> {
+        let mut messages = [Message::default(); 16];
+        let bytes = size_of_val(&messages);
+        // SAFETY: the kernel fills whole messages into the array, at most its size; any bytes are valid.
+        let read = unsafe { libc::read(self.fd.as_raw_fd(), messages.as_mut_ptr().cast(), bytes) };
+        match usize::try_from(read) {
+            Ok(read) => {
+                let messages = &messages[..read / size_of::<Message>()];
+                let faults = messages.iter().filter(|m| m.event == EVENT_PAGEFAULT);
+                addresses.extend(faults.map(|m| m.address));
+                Ok(())
+            }
+            Err(_) => match io::Error::last_os_error() {
+                e if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
+                e => Err(Error::System { what: "reading write faults".into(), source: e }),
+            },
+        }
+    }
+}
+
+impl AsFd for Uffd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// `struct uffd_msg` as it is for a page fault.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Message {
+    event: u8,
+    reserved: [u8; 7],
+    flags: u64,
+    address: u64,
+    thread: u64,
 }
 
 fn stretch(block: &RamBlock, pages: &Range<u64>) -> Stretch {
@@ -144,8 +191,11 @@ fn refused(what: &str, block: &RamBlock, source: io::Error) -> Error {
     Error::System { what: format!("{what} RAM block `{}` with userfaultfd", block.name()), source }
 }
 
-fn descriptor() -> io::Result<OwnedFd> {
-    by_call(USER_MODE_ONLY).or_else(|first| by_device(USER_MODE_ONLY).map_err(|_| first))
+fn descriptor(faults: Faults) -> io::Result<OwnedFd> {
+    match faults {
+        Faults::User => by_call(USER_MODE_ONLY).or_else(|first| by_device(USER_MODE_ONLY).map_err(|_| first)),
+        Faults::UserAndKernel => by_call(0).or_else(|_| by_device(0)).or_else(|_| by_call(USER_MODE_ONLY)),
+    }
 }
 
 fn by_call(flags: i32) -> io::Result<OwnedFd> {

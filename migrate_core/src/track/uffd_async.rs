@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::held::Held;
 use super::pagemap::{Pagemap, WRITTEN};
-use super::uffd::{Uffd, FAULT_FLAG_WP, WP_ASYNC, WP_HUGETLBFS_SHMEM, WP_UNPOPULATED};
+use super::uffd::{Faults, Uffd, FAULT_FLAG_WP, WP_ASYNC, WP_HUGETLBFS_SHMEM, WP_UNPOPULATED};
 use super::uffd_check::{self, HugePolicy};
 use super::{span, Track, Tracker};
 use crate::bitmap::Bitmap;
@@ -71,7 +71,7 @@ impl UffdAsyncTracker {
         self.disarm();
         let armed = Armed {
             memory: Arc::clone(memory),
-            uffd: Uffd::open(FEATURES).map_err(unavailable)?,
+            uffd: Uffd::open(FEATURES, Faults::User).map_err(unavailable)?,
             pagemap: Pagemap::open().map_err(unavailable)?,
             held: Held::new(memory.pages()),
             huge,

@@ -158,8 +158,22 @@ mod tests {
             return;
         }
         let trial = Trial::new(HugePages::Transparent).unwrap();
+        println!("a huge page here: {:?}, policy: {:?}", trial.has_huge_page(), huge_pages());
         assert_eq!(trial.passes(HugePolicy::Split), Ok(()));
-        println!("huge pages here: {:?}, policy: {:?}", trial.has_huge_page(), huge_pages());
         assert!(huge_pages().is_ok());
+    }
+
+    #[test]
+    fn splitting_leaves_no_huge_page_and_disarming_allows_them_again() {
+        let trial = Trial::new(HugePages::Transparent).unwrap();
+        if basics().is_err() || trial.has_huge_page() != Ok(true) {
+            return;
+        }
+        let mut tracker = UffdAsyncTracker::default();
+        tracker.arm_with(&trial.memory, HugePolicy::Split).unwrap();
+        assert_eq!(trial.has_huge_page(), Ok(false));
+        tracker.disarm();
+        trial.drop_pages().unwrap();
+        assert_eq!(trial.has_huge_page(), Ok(true));
     }
 }
