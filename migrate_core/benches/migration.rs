@@ -44,7 +44,7 @@ fn raw(bytes: usize, channels: usize) -> f64 {
 /// Bytes per second from the first page to the word that the guest runs on the destination.
 fn pre_copy(bytes: usize, channels: usize) -> f64 {
     let workload = Spec::new("sweep").with("rate", 4096.0).with("share", 0.001);
-    let spec = GuestSpec { layout: Layout::single(bytes as u64), workloads: vec![workload], seed: 1 };
+    let spec = GuestSpec::new(Layout::single(bytes as u64), vec![workload], 1);
     let guest = Guest::new(&spec).unwrap();
     let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(1);
     let mut piece = vec![0; PIECE];

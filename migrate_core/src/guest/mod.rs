@@ -2,8 +2,11 @@
 
 mod block;
 mod clock;
+pub mod content;
 mod io;
 mod memory;
+mod pacing;
+mod random;
 mod region;
 mod vcpu;
 pub mod workload;
@@ -17,6 +20,7 @@ pub use block::{Backing, BlockSpec, HugePages, RamBlock, PAGE};
 pub use clock::monotonic_ns;
 pub use io::{read_pages, write_pages};
 pub use memory::{machine_bytes, GuestMemory, Layout};
+pub use pacing::Pacing;
 pub use region::Region;
 pub use vcpu::{Progress, Vcpu, VcpuState};
 pub use workload::Workload;
@@ -34,6 +38,16 @@ pub struct GuestSpec {
     pub workloads: Vec<Spec>,
     /// Seed of all that is random in it.
     pub seed: u64,
+    /// What memory holds before the workloads lay out their data: one of [`content::CONTENTS`].
+    #[serde(default = "content::default_fill")]
+    pub fill: Spec,
+}
+
+impl GuestSpec {
+    /// A guest whose memory is filled with the default content.
+    pub fn new(layout: Layout, workloads: Vec<Spec>, seed: u64) -> Self {
+        Self { layout, workloads, seed, fill: content::default_fill() }
+    }
 }
 
 /// The execution state of all vCPUs: what moves at switchover beside memory.
@@ -51,6 +65,17 @@ pub fn restore_known(name: &str, state: Value) -> Result<Box<dyn Workload>> {
     (workload::WORKLOADS.find(name)?.make.restore)(state)
 }
 
+/// The number of parts of memory that so many workloads take, at least a page each.
+fn checked_parts(workloads: usize, memory: &GuestMemory) -> Result<u64> {
+    match workloads as u64 {
+        parts if (1..=memory.pages()).contains(&parts) => Ok(parts),
+        parts => {
+            let most = memory.pages();
+            Err(Error::usage(format!("a guest needs from 1 to {most} workloads, not {parts}")))
+        }
+    }
+}
+
 /// Memory and the vCPUs that write it.
 pub struct Guest {
     memory: Arc<GuestMemory>,
@@ -58,10 +83,11 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Maps memory, lays the workloads' data out, and leaves the guest paused.
+    /// Maps memory, fills it, lays the workloads' data out, and leaves the guest paused.
     pub fn new(spec: &GuestSpec) -> Result<Self> {
         let memory = Arc::new(GuestMemory::new(&spec.layout)?);
-        let parts = spec.workloads.len() as u64;
+        let parts = checked_parts(spec.workloads.len(), &memory)?;
+        content::fill(&memory, &spec.fill, spec.seed)?;
         let mut workloads = Vec::new();
         for (i, workload) in (0..).zip(&spec.workloads) {
             // Distinct streams from one seed: vCPUs must not write in step.
@@ -73,13 +99,7 @@ impl Guest {
 
     /// A paused guest of programs that were made elsewhere (a Python callable, say).
     pub fn with_workloads(memory: Arc<GuestMemory>, workloads: Vec<Box<dyn Workload>>) -> Result<Self> {
-        let parts = workloads.len() as u64;
-        if parts == 0 || parts > memory.pages() {
-            return Err(Error::usage(format!(
-                "a guest needs from 1 to {} workloads, not {parts}",
-                memory.pages()
-            )));
-        }
+        let parts = checked_parts(workloads.len(), &memory)?;
         let vcpu = |(i, workload)| Vcpu::new(workload, Region::part(&memory, i, parts), Progress::default());
         let vcpus = (0..).zip(workloads).map(vcpu).collect();
         Ok(Self { memory, vcpus })
@@ -87,7 +107,7 @@ impl Guest {
 
     /// A paused guest on `memory`, going on from `state`.
     pub fn restore(memory: Arc<GuestMemory>, state: ExecutionState, restore: Restore<'_>) -> Result<Self> {
-        let parts = state.vcpus.len() as u64;
+        let parts = checked_parts(state.vcpus.len(), &memory)?;
         let mut vcpus = Vec::new();
         for (i, vcpu) in (0..).zip(state.vcpus) {
             let workload = restore(&vcpu.workload, vcpu.registers)?;

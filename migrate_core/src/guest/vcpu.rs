@@ -8,18 +8,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::block::PAGE;
 use super::clock::monotonic_ns;
+use super::pacing::Pacing;
 use super::region::Region;
 use super::workload::{Tick, Workload};
 use crate::error::{Error, Result};
-
-/// Pages that an unpaced workload writes between two looks at its orders.
-const UNPACED_PAGES: u64 = 64;
-/// How often a paced workload is given what is due.
-const TICK: Duration = Duration::from_millis(1);
-/// Writing that fell due in a stall (an overloaded machine) and is made up afterwards, at most.
-const MOST_DEBT: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
@@ -64,6 +57,9 @@ struct Shared {
     changed: Condvar,
     counters: Counters,
     crash: Mutex<Option<String>>,
+    /// Held while waiting for the workload, so that whoever asks for it comes next: a busy vCPU takes the
+    /// workload back so soon that others could wait for long.
+    turn: Mutex<()>,
 }
 
 /// A vCPU's execution state: what moves at switchover beside memory.
@@ -99,6 +95,7 @@ impl Vcpu {
             changed: Condvar::new(),
             counters: Counters::default(),
             crash: Mutex::new(None),
+            turn: Mutex::new(()),
         };
         shared.counters.written.store(progress.written, Relaxed);
         shared.counters.operations.store(progress.operations, Relaxed);
@@ -164,23 +161,48 @@ impl Vcpu {
         lock(&self.shared.crash).clone()
     }
 
-    /// The execution state of a paused vCPU.
+    /// The execution state of a paused vCPU. A crashed one has none that could go on.
     pub fn save(&self) -> Result<VcpuState> {
-        let workload = lock(&self.workload);
-        Ok(VcpuState {
-            workload: workload.name().to_owned(),
-            registers: workload.save()?,
-            progress: self.progress(),
+        self.ask(|workload| {
+            Ok(VcpuState {
+                workload: workload.name().to_owned(),
+                registers: workload.save()?,
+                progress: self.progress(),
+            })
         })
     }
 
     /// The workload's own check of its data. Runs between ticks if the vCPU runs.
     pub fn check(&self) -> Result<()> {
+        self.ask(|workload| workload.check(&self.region))
+    }
+
+    /// Asks the workload something, between two ticks.
+    fn ask<T>(&self, question: impl FnOnce(&dyn Workload) -> Result<T>) -> Result<T> {
+        let workload = wait_turn(&self.shared, &self.workload);
         match self.crash() {
             Some(why) => Err(Error::Verification(why)),
-            None => lock(&self.workload).check(&self.region),
+            None => caught(|| question(workload.as_ref())),
         }
     }
+}
+
+/// The workload, in the order in which it was asked for.
+fn wait_turn<'a>(
+    shared: &Shared,
+    workload: &'a Mutex<Box<dyn Workload>>,
+) -> MutexGuard<'a, Box<dyn Workload>> {
+    let _turn = lock(&shared.turn);
+    lock(workload)
+}
+
+/// Runs a workload's code; a panic in it is damage to the guest, not to us.
+fn caught<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(Error::Verification(format!("the workload panicked: {text}")))
+    })
 }
 
 impl Drop for Vcpu {
@@ -194,14 +216,11 @@ impl Drop for Vcpu {
 }
 
 fn run(shared: &Shared, region: &Region, workload: &Mutex<Box<dyn Workload>>) {
-    let body = std::panic::AssertUnwindSafe(|| run_until_stopped(shared, region, workload));
-    let why = match std::panic::catch_unwind(body) {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("the workload panicked".to_owned()),
-    };
-    if why.is_some() {
-        *lock(&shared.crash) = why;
+    if let Err(error) = caught(|| run_until_stopped(shared, region, workload)) {
+        *lock(&shared.crash) = Some(match error {
+            Error::Verification(why) => why,
+            other => other.to_string(),
+        });
     }
     lock(&shared.orders).state = Order::Stop;
     shared.changed.notify_all();
@@ -227,46 +246,59 @@ fn wait_for_run(shared: &Shared) -> Order {
 }
 
 fn run_until_ordered(shared: &Shared, region: &Region, workload: &Mutex<Box<dyn Workload>>) -> Result<()> {
-    let counters = &shared.counters;
-    let before = Duration::from_nanos(counters.running_ns.load(Relaxed));
+    let before = Duration::from_nanos(shared.counters.running_ns.load(Relaxed));
     let started = Instant::now();
-    // A page is due at once, so that a guest shows its first write as soon as it is resumed.
-    let (mut due, mut paid_until) = (PAGE as f64, Duration::ZERO);
+    let mut pacing = Pacing::default();
     loop {
         let ran = started.elapsed();
-        let paced = {
-            let mut workload = lock(workload);
-            let rate = workload.rate(before + ran);
-            due = match rate.is_finite() {
-                true => (due + rate * (ran - paid_until).as_secs_f64())
-                    .min((rate * MOST_DEBT.as_secs_f64()).max(PAGE as f64)),
-                false => (UNPACED_PAGES * PAGE as u64) as f64,
-            };
-            paid_until = ran;
-            let budget = due as u64 / PAGE as u64 * PAGE as u64;
-            if budget > 0 {
-                let work = workload.run(region, Tick { now: before + ran, budget })?;
-                counters.written.fetch_add(work.written, Relaxed);
-                counters.operations.fetch_add(work.operations, Relaxed);
-                due -= budget as f64;
-            }
-            rate.is_finite()
-        };
-        let now = monotonic_ns();
-        counters.last_ran_ns.store(now, Relaxed);
-        let _ = counters.first_ran_ns.compare_exchange(0, now, Relaxed, Relaxed);
-        counters.running_ns.store((before + started.elapsed()).as_nanos() as u64, Relaxed);
-        if ordered_otherwise(shared, paced.then(|| TICK.saturating_sub(started.elapsed() - ran))) {
+        let wrote = tick(shared, region, &mut **wait_turn(shared, workload), &mut pacing, (before, ran))?;
+        shared.counters.stamp(before + started.elapsed());
+        let wait = pacing.wait(wrote).saturating_sub(started.elapsed().saturating_sub(ran));
+        if ordered_otherwise(shared, wait) {
+            // It ran, if only idly, until this order.
+            shared.counters.stamp(before + started.elapsed());
             return Ok(());
         }
     }
 }
 
-/// Whether there is another order than to run, waiting for one as long as `idle` says.
-fn ordered_otherwise(shared: &Shared, idle: Option<Duration>) -> bool {
+/// Gives the workload what is due; returns the bytes that it wrote. `before` is the time that it had run
+/// before the last resume, `ran` the time since.
+fn tick(
+    shared: &Shared,
+    region: &Region,
+    workload: &mut dyn Workload,
+    pacing: &mut Pacing,
+    (before, ran): (Duration, Duration),
+) -> Result<u64> {
+    let now = before + ran;
+    let budget = pacing.budget(workload.rate(now), ran);
+    if budget == 0 {
+        return Ok(0);
+    }
+    let work = workload.run(region, Tick { now, budget })?;
+    pacing.wrote(work.written);
+    shared.counters.written.fetch_add(work.written, Relaxed);
+    shared.counters.operations.fetch_add(work.operations, Relaxed);
+    Ok(work.written)
+}
+
+impl Counters {
+    /// Takes note that the vCPU has run until this moment, `running` in all.
+    fn stamp(&self, running: Duration) {
+        let now = monotonic_ns();
+        self.last_ran_ns.store(now, Relaxed);
+        // Only the first stamp after a resume finds 0 here.
+        let _ = self.first_ran_ns.compare_exchange(0, now, Relaxed, Relaxed);
+        self.running_ns.store(running.as_nanos() as u64, Relaxed);
+    }
+}
+
+/// Whether there is another order than to run, waiting for one as long as `wait` says.
+fn ordered_otherwise(shared: &Shared, wait: Duration) -> bool {
     let mut orders = lock(&shared.orders);
-    if let (Some(idle), Order::Run) = (idle, orders.wanted) {
-        orders = shared.changed.wait_timeout(orders, idle).unwrap_or_else(PoisonError::into_inner).0;
+    if !wait.is_zero() && orders.wanted == Order::Run {
+        orders = shared.changed.wait_timeout(orders, wait).unwrap_or_else(PoisonError::into_inner).0;
     }
     orders.wanted != Order::Run
 }

@@ -13,19 +13,45 @@ use super::region::Region;
 use crate::error::{Error, Result};
 use crate::knobs::{Entry, Given, Knobs, Registry, Spec};
 
+mod hot_cold;
+mod idle;
+pub mod pattern;
+mod permutation;
+mod phases;
+mod sliding;
 mod sweep;
+mod uniform;
+mod zipf;
 
+pub use hot_cold::HotCold;
+pub use idle::Idle;
+pub use permutation::Permutation;
+pub use phases::{Phase, Phases};
+pub use sliding::Sliding;
 pub use sweep::Sweep;
+pub use uniform::Uniform;
+pub use zipf::{Ranks, Zipf};
 
 /// The workloads there are.
-pub static WORKLOADS: Registry<Make> = Registry { kind: "workload", entries: &[entry::<Sweep>("sweep")] };
+pub static WORKLOADS: Registry<Make> = Registry {
+    kind: "workload",
+    entries: &[
+        entry::<Idle>("idle"),
+        entry::<Sweep>("sweep"),
+        entry::<Uniform>("uniform"),
+        entry::<Zipf>("zipf"),
+        entry::<HotCold>("hot-cold"),
+        entry::<Sliding>("sliding"),
+        entry::<Phases>("phases"),
+    ],
+};
 
 /// A slice of time that a workload is given.
 #[derive(Debug, Clone, Copy)]
 pub struct Tick {
     /// Time that the guest has run, blackout not counted.
     pub now: Duration,
-    /// Bytes of writing that are due, a whole number of pages. What is not written is not made up.
+    /// Bytes of writing that are due, a whole number of pages. What is not written stays due, for a while.
     pub budget: u64,
 }
 
@@ -43,7 +69,8 @@ pub trait Workload: Send {
     /// Name in [`WORKLOADS`], or another that the destination knows how to restore.
     fn name(&self) -> &'static str;
 
-    /// Bytes per second that it wants to write at guest time `now`; infinite means as fast as it can.
+    /// Bytes per second that it wants to write at guest time `now`; infinite means as fast as it can, and
+    /// what is negative or no number means nothing.
     fn rate(&self, now: Duration) -> f64;
 
     /// Writes about `tick.budget` bytes and returns. An error is a crash of the guest: its own data are
@@ -62,6 +89,9 @@ pub trait Boot: Knobs {
     /// The running program.
     type Program: Workload + DeserializeOwned + 'static;
 
+    /// Whether it keeps data in memory that [`Workload::check`] vouches for, to the byte.
+    const KEEPS_DATA: bool = false;
+
     /// Lays its data out in `ram` (filled with ordinary content before) and readies it to run.
     fn boot(self, seed: u64, ram: &Region) -> Result<Self::Program>;
 }
@@ -72,11 +102,14 @@ pub struct Make {
     pub boot: fn(&Given, u64, &Region) -> Result<Box<dyn Workload>>,
     /// Out of a state that [`Workload::save`] gave.
     pub restore: fn(Value) -> Result<Box<dyn Workload>>,
+    /// See [`Boot::KEEPS_DATA`].
+    pub keeps_data: bool,
 }
 
 /// The registry's line for a workload.
 pub const fn entry<B: Boot>(name: &'static str) -> Entry<Make> {
-    Entry::of::<B>(name, Make { boot: boot::<B>, restore: restore::<B::Program> })
+    let make = Make { boot: boot::<B>, restore: restore::<B::Program>, keeps_data: B::KEEPS_DATA };
+    Entry::of::<B>(name, make)
 }
 
 fn boot<B: Boot>(knobs: &Given, seed: u64, ram: &Region) -> Result<Box<dyn Workload>> {

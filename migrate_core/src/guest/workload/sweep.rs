@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use rand_pcg::Pcg32;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{Boot, Tick, Work, Workload};
+use super::pattern::{share_of, Aim, Pattern};
+use super::Boot;
 use crate::error::Result;
-use crate::guest::{Region, PAGE};
+use crate::guest::Region;
+use crate::knobs::Spec;
 
 crate::knobs! {
     /// Writes page after page over a share of memory, then again from the start.
@@ -15,55 +17,43 @@ crate::knobs! {
     pub struct Sweep {
         /// Bytes written per second; 0 means as fast as the thread can.
         rate: f64 [BytesPerSecond, 0.0..=1e12] = 1e8,
-        /// Share of memory that is swept.
+        /// Share of memory that is swept, from its start.
         share: f64 [Ratio, 0.0..=1.0] = 1.0,
+        /// What a write puts into a page.
+        content: Spec [Parts] = Spec::new("mix"),
     }
 }
 
-/// A sweep that runs.
+/// Where a sweep is.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Sweeping {
-    knobs: Sweep,
+    share: f64,
     position: u64,
-    writes: u64,
 }
 
 impl Boot for Sweep {
-    type Program = Sweeping;
-    fn boot(self, _seed: u64, _ram: &Region) -> Result<Sweeping> {
-        Ok(Sweeping { knobs: self, position: 0, writes: 0 })
+    type Program = Pattern<Sweeping>;
+    fn boot(self, seed: u64, _ram: &Region) -> Result<Pattern<Sweeping>> {
+        Pattern::new(Sweeping { share: self.share, position: 0 }, self.rate, &self.content, seed)
     }
 }
 
-impl Workload for Sweeping {
-    fn name(&self) -> &'static str {
-        "sweep"
-    }
+impl Aim for Sweeping {
+    const NAME: &'static str = "sweep";
 
-    fn rate(&self, _now: Duration) -> f64 {
-        if self.knobs.rate == 0.0 {
-            f64::INFINITY
-        } else {
-            self.knobs.rate
-        }
-    }
-
-    fn run(&mut self, ram: &Region, tick: Tick) -> Result<Work> {
-        let swept = ((ram.pages() as f64 * self.knobs.share) as u64).max(1);
-        let pages = tick.budget / PAGE as u64;
-        for _ in 0..pages {
-            self.writes += 1;
-            ram.write_u64(self.position * PAGE as u64, self.writes);
+    fn aim(
+        &mut self,
+        count: u64,
+        pages: u64,
+        _now: Duration,
+        _random: &mut Pcg32,
+        mut write: impl FnMut(u64),
+    ) -> Result<()> {
+        let swept = share_of(pages, self.share);
+        for _ in 0..count {
+            write(self.position % swept);
             self.position = (self.position + 1) % swept;
         }
-        Ok(Work { written: pages * PAGE as u64, operations: pages })
-    }
-
-    fn check(&self, _ram: &Region) -> Result<()> {
         Ok(())
-    }
-
-    fn save(&self) -> Result<Value> {
-        super::save(self)
     }
 }

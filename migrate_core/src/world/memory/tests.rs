@@ -37,11 +37,7 @@ fn case() -> Case {
         ..Sending::default()
     };
     Case {
-        guest: GuestSpec {
-            layout: Layout::single(16 << 20),
-            workloads: vec![Spec::new("sweep").with("rate", 5e7)],
-            seed: 7,
-        },
+        guest: GuestSpec::new(Layout::single(16 << 20), vec![Spec::new("sweep").with("rate", 5e7)], 7),
         strategy: Spec::new("pre-copy"),
         policy: Spec::new("max-rounds").with("rounds", 4),
         tracker: "auto",
