@@ -68,7 +68,7 @@ mod tests {
     fn the_window_moves_with_guest_time_and_wraps() {
         let mut random = Pcg32::seed_from_u64(1);
         let mut written = |seconds: f64| {
-            let mut hit = vec![false; 100];
+            let mut hit = [false; 100];
             let mut window = Window { share: 0.1, period: 10.0 };
             let now = Duration::from_secs_f64(seconds);
             window.aim(2000, 100, now, &mut random, |page| hit[page as usize] = true).unwrap();

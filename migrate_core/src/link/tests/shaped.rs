@@ -132,7 +132,11 @@ fn a_far_end_that_closes_stops_the_writer_and_its_last_words_arrive() {
         let mut words = [0; 17];
         near.receive(&mut words, "the error text").unwrap();
         assert_eq!(&words, b"no: wrong version");
-        assert_eq!(read_error(&near), ErrorKind::ConnectionReset);
+        // An end or a reset, as the peer's close met bytes that it had not read or none.
+        assert!(matches!(
+            near.read(&mut words).map_err(|e| e.kind()),
+            Ok(0) | Err(ErrorKind::ConnectionReset)
+        ));
     }
 }
 

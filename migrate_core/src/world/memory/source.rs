@@ -12,7 +12,7 @@ use crate::link::Stream;
 use crate::policy::Act;
 use crate::report::{BlackoutParts, Event, GuestCost, Happening, Report, TrackingTax};
 use crate::strategy::{AtSend, Chunk};
-use crate::track::Tracker;
+use crate::track::{first_write_ns, Tracker};
 use crate::wire::{checked_runs, Message, Reader, Section, MOST_PAGES};
 use crate::world::{Sent, World};
 
@@ -87,6 +87,7 @@ struct Figures {
     verify_time: f64,
     verified: Option<bool>,
     total: f64,
+    first_write_ns: Option<f64>,
     scan_time: f64,
     before: Option<(Progress, Progress)>,
     during: Option<(Progress, Progress)>,
@@ -413,6 +414,8 @@ impl World for Source {
     }
 
     fn begin(&mut self) -> Result<()> {
+        // A tracker that cannot be had on scratch memory (KVM's) has no figure.
+        self.figures.first_write_ns = first_write_ns(self.tracker.name()).ok();
         self.warm_up()?;
         self.started = Instant::now();
         let ready = self.greet().and_then(|()| self.tracker.arm(&Arc::clone(self.guest.memory())));
@@ -533,7 +536,7 @@ impl World for Source {
         report.guest_cost = guest_cost(figures.before, figures.during);
         report.tracking = TrackingTax {
             tracker: self.tracker.name().into(),
-            first_write_ns: None,
+            first_write_ns: figures.first_write_ns,
             scan_us_per_gib: (self.scanned_bytes > 0)
                 .then(|| figures.scan_time * 1e6 / (self.scanned_bytes as f64 / (1u64 << 30) as f64)),
             scan_time: figures.scan_time,
