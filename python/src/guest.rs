@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use migrate_core::guest::{self as core, workload, GuestMemory, GuestSpec, Region, Workload};
 use migrate_core::knobs::Spec;
+use migrate_core::track::Writers;
 use migrate_core::{Error, Result};
 use pyo3::prelude::*;
 
@@ -72,6 +73,14 @@ impl Guest {
     /// Its memory, where it is here.
     pub fn core_memory(&self, py: Python<'_>) -> PyResult<Arc<GuestMemory>> {
         self.with(py, |guest| Ok(Arc::clone(guest.memory())))
+    }
+
+    /// Who writes to it.
+    pub fn writers(&self) -> Writers {
+        match self.programs.is_empty() {
+            true => Writers::Workloads,
+            false => Writers::Foreign,
+        }
     }
 
     /// What restores its workloads on a destination in this process.

@@ -78,12 +78,12 @@ impl Receiver {
         Ok(self.listener()?.endpoint().to_string())
     }
 
-    /// Takes one guest in and runs it. Waits for `wait` seconds for it to come, or for ever; a peer that is
+    /// Takes one guest in and runs it. Waits for `timeout` seconds for it to come, or for ever; a peer that is
     /// silent for `stall` seconds counts as lost.
-    #[pyo3(signature = (wait=None, stall=10.0))]
-    fn accept(&self, py: Python<'_>, wait: Option<f64>, stall: f64) -> PyResult<Guest> {
+    #[pyo3(signature = (timeout=None, stall=10.0))]
+    fn accept(&self, py: Python<'_>, timeout: Option<f64>, stall: f64) -> PyResult<Guest> {
         let listener = self.listener()?;
-        let wait = wait.map(|wait| seconds("wait", wait)).transpose()?;
+        let wait = timeout.map(|limit| seconds("timeout", limit)).transpose()?;
         let reception = Reception { stall: seconds("stall", stall)?, ..Reception::default() };
         self.cancelled.store(false, Ordering::Relaxed);
         let arrived = interrupt::run(py, &|| self.cancel_now(), || {

@@ -1,6 +1,7 @@
 //! What parts there are, and specs of them.
 
 use migrate_core::codec::{self, CODECS};
+use migrate_core::guest::content::CONTENTS;
 use migrate_core::guest::workload::WORKLOADS;
 use migrate_core::knobs::Spec;
 use migrate_core::policy::{self, POLICIES};
@@ -22,8 +23,8 @@ pub fn text<T: serde::Serialize>(value: &T) -> PyResult<String> {
     serde_json::to_string(value).map_err(|error| usage(error.to_string()))
 }
 
-/// The parts of a kind as JSON: name, doc, knobs with unit, range and default; for trackers also whether
-/// they work here.
+/// The parts of a kind as JSON: name, doc, knobs with unit, range and default; for trackers also why
+/// they are not available here (null where they are), and whether they see all writers.
 #[pyfunction]
 pub fn describe(kind: &str) -> PyResult<String> {
     let parts = match kind {
@@ -31,6 +32,7 @@ pub fn describe(kind: &str) -> PyResult<String> {
         "policy" => POLICIES.describe(),
         "strategy" => STRATEGIES.describe(),
         "codec" => CODECS.describe(),
+        "content" => CONTENTS.describe(),
         "tracker" => trackers(),
         _ => return Err(usage(format!("there are no parts of kind `{kind}`"))),
     };
@@ -44,8 +46,8 @@ fn trackers() -> Value {
             Error::TrackerUnavailable { reason, .. } => reason,
             other => other.to_string(),
         });
-        described["available"] = json!(reason.is_none());
-        described["reason"] = json!(reason);
+        described["unavailable"] = json!(reason);
+        described["sees_all_writers"] = json!(entry.make.sees_all_writers);
         described
     };
     TRACKERS.entries.iter().map(tracker).collect()
@@ -64,6 +66,7 @@ fn checked(kind: &str, spec: &Spec) -> Result<()> {
         "policy" => policy::find(spec).map(drop),
         "strategy" => strategy::find(spec).map(drop),
         "codec" => codec::find(spec).map(drop),
+        "content" => CONTENTS.check(spec),
         "tracker" => TRACKERS.check(spec),
         _ => Err(Error::usage(format!("there are no parts of kind `{kind}`"))),
     }

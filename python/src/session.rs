@@ -11,7 +11,7 @@ use migrate_core::policy::{Decision, Policy, Round};
 use migrate_core::report::Report;
 use migrate_core::world::memory::{receive_in_thread, Arrived, Gauge, Reception, Sending, Source};
 use migrate_core::world::{Migration, Step};
-use migrate_core::{strategy, Error, Result};
+use migrate_core::{strategy, track, Error, Result};
 use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use crate::fork::Owned;
 use crate::guest::Guest;
 use crate::receiver::{endpoint, seconds};
 use crate::registry::{parse, text};
-use crate::{interrupt, policy, tracker};
+use crate::{interrupt, policy};
 
 /// A session as Python asks for it; times in seconds.
 #[derive(Deserialize)]
@@ -131,7 +131,7 @@ impl Session {
         let sending = plan.sending()?;
         let to = plan.to.as_deref().map(|to| endpoint(py, to)).transpose()?;
         let strategy = strategy::find(&plan.strategy).map_err(core)?;
-        let tracker = tracker::find(&plan.tracker).map_err(core)?;
+        let tracker = track::find_for(&plan.tracker, guest.get().writers()).map_err(core)?;
         let policy = policy.map(policy::out_of).transpose()?;
         let watchers =
             watchers.into_iter().map(|(name, p)| Ok((name, policy::out_of(&p)?))).collect::<PyResult<_>>()?;

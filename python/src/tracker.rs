@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use migrate_core::bitmap::Bitmap;
 use migrate_core::knobs::Spec;
-use migrate_core::track::{self as core, TRACKERS};
+use migrate_core::track::{self as core, Writers};
 use migrate_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -25,15 +25,8 @@ struct Armed {
 /// A dirty tracker. Dirty pages come as a mask: a byte a page, 1 for dirty.
 #[pyclass(frozen, module = "switchover._native")]
 pub struct Tracker {
+    spec: Spec,
     armed: Owned<Mutex<Armed>>,
-}
-
-/// The tracker that `spec` names.
-pub fn find(spec: &Spec) -> Result<Box<dyn core::Tracker>> {
-    match spec.name.as_str() {
-        "auto" => core::find("auto"),
-        name => (TRACKERS.find(name)?.make.build)(&spec.knobs),
-    }
 }
 
 fn mask(bits: &Bitmap, pages: Range<u64>) -> Vec<u8> {
@@ -86,12 +79,15 @@ impl Tracker {
     #[new]
     fn new(py: Python<'_>, spec: &str) -> PyResult<Self> {
         let spec: Spec = parse(py, "tracker", spec)?;
-        let tracker = find(&spec).map_err(|error| to_python(py, error))?;
-        Ok(Self { armed: Owned::new(Mutex::new(Armed { tracker, pages: 0 })) })
+        let tracker =
+            core::find_for(&spec, Writers::Workloads).map_err(|error| to_python(py, error))?;
+        Ok(Self { spec, armed: Owned::new(Mutex::new(Armed { tracker, pages: 0 })) })
     }
 
     fn arm(&self, py: Python<'_>, guest: &Guest) -> PyResult<()> {
         let memory = guest.core_memory(py)?;
+        // Refused where it would not see what the guest's Python workloads write.
+        core::find_for(&self.spec, guest.writers()).map_err(|error| to_python(py, error))?;
         self.with(py, |armed| {
             armed.tracker.arm(&memory)?;
             armed.pages = memory.pages();

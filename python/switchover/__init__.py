@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from switchover import codecs, errors, policies, strategies, trackers, units, workloads
+    from switchover import codecs, contents, errors, policies, strategies, trackers, units, workloads
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -59,6 +59,7 @@ __all__ = [
     "VerificationError",
     "__version__",
     "codecs",
+    "contents",
     "errors",
     "migrate",
     "policies",
@@ -71,7 +72,7 @@ __all__ = [
 # Where each name is: nothing is imported before it is asked for, so that a command starts at once.
 _HOMES = {
     "switchover.decision": ("Decision", "Reason"),
-    "switchover.errors": tuple(name for name in __all__ if name.endswith("Error")) + ("TrackerUnavailable",),
+    "switchover.errors": (*(name for name in __all__ if name.endswith("Error")), "TrackerUnavailable"),
     "switchover.guest": ("Guest", "Progress"),
     "switchover.link": ("Link",),
     "switchover.migration": ("Migration", "migrate"),
@@ -81,7 +82,7 @@ _HOMES = {
     "switchover.strategies": ("PreCopy", "StopAndCopy"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("codecs", "errors", "policies", "strategies", "trackers", "units", "workloads")
+_MODULES = ("codecs", "contents", "errors", "policies", "strategies", "trackers", "units", "workloads")
 
 
 def __getattr__(name: str) -> Any:

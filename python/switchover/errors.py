@@ -104,4 +104,5 @@ def catalogue() -> dict[str, type[SwitchoverError]]:
     >>> catalogue()["stream"].__name__
     'StreamError'
     """
-    return {error.code: error for error in (SwitchoverError, *SwitchoverError.__subclasses__())}
+    found: list[type[SwitchoverError]] = [SwitchoverError, *SwitchoverError.__subclasses__()]
+    return {error.code: error for error in found}

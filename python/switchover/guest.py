@@ -7,9 +7,9 @@ import inspect
 import json
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard
 
-from switchover import _native, units, workloads
+from switchover import _native, contents, units, workloads
 from switchover.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Guest:
         backing: "anonymous" or "memfd".
         huge_pages: "never", "transparent", or "explicit" (reserved pages of 2 MiB).
         blocks: RAM blocks by name, with sizes that add up to `memory`; by default one called "ram".
-        fill: What memory holds before the workload starts, where the core knows fills.
+        fill: What memory holds before the workload starts: one of `switchover.contents`.
 
     A callable is given its memory as a writable NumPy array of bytes, and the guest's time in seconds if it takes
     a second argument. It is called again and again, should return within milliseconds, and may return the bytes
@@ -87,25 +87,21 @@ class Guest:
         backing: str = "anonymous",
         huge_pages: str = "never",
         blocks: Mapping[str, units.Size] | None = None,
-        fill: Any = None,
+        fill: contents.Content | str | None = None,
     ) -> None:
         given = list(workload) if isinstance(workload, list | tuple) else [workload]
         self._programs = [Called(item) for item in given if _is_program(item)]
         numbers = iter(range(len(given)))
         specs = [
-            {"name": "python", "program": next(numbers)}
-            if _is_program(item)
-            else workloads.registry.of(item).spec()
+            {"name": "python", "program": next(numbers)} if _is_program(item) else workloads.registry.of(item).spec()
             for item in given
         ]
-        layout = {
-            "blocks": _blocks(memory, blocks, _choice("backing", backing), _choice("huge_pages", huge_pages))
-        }
+        layout = {"blocks": _blocks(memory, blocks, _choice("backing", backing), _choice("huge_pages", huge_pages))}
         self._spec: dict[str, Any] = {"layout": layout, "workloads": specs, "seed": _seed(seed)}
         if fill is not None:
-            self._spec["fill"] = fill
+            self._spec["fill"] = contents.registry.of(fill).spec()
         self._place: Place | None = None
-        self._native = _native.Guest(json.dumps(self._spec, default=_plain), list(self._programs))
+        self._native = _native.Guest(json.dumps(self._spec), list(self._programs))
         self._label = [program.label for program in self._programs]
         if self._programs:
             _stop_at_exit(self._native)
@@ -240,7 +236,7 @@ def _takes_two(program: Program) -> bool:
     return sum(p.kind in positional and p.default is p.empty for p in parameters) >= 2
 
 
-def _is_program(item: object) -> bool:
+def _is_program(item: object) -> TypeGuard[Program]:
     return callable(item) and not (isinstance(item, type) and issubclass(item, workloads.Workload))
 
 
@@ -278,13 +274,6 @@ def _blocks(
     if size >= 2**64:
         raise UsageError(f"Guest: memory of {size} bytes is more than an address can name")
     return [{"name": name, "bytes": part, "backing": backing, "huge": huge} for name, part in sizes.items()]
-
-
-def _plain(value: object) -> object:
-    spec = getattr(value, "spec", None)
-    if callable(spec):
-        return spec()
-    raise UsageError(f"Guest: {value!r} is no fill")
 
 
 _running: weakref.WeakSet[_native.Guest] = weakref.WeakSet()

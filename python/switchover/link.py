@@ -76,25 +76,24 @@ class Link:
             return given or cls()
         if not isinstance(given, str):
             raise UsageError(f"a link was expected, not {given!r}")
-        bandwidth, _, rtt = given.partition(",")
-        return cls(bandwidth.strip() or None, rtt=rtt.strip() or 0.0)
+        bandwidth, rtt, jitter, *more = (*(word.strip() for word in given.split(",")), "", "")[:4]
+        if more and more[0]:
+            raise UsageError(f"a link as text is BANDWIDTH[,RTT[,JITTER]], not {given!r}")
+        return cls(bandwidth or None, rtt=rtt or 0.0, jitter=jitter or 0.0)
 
     def __repr__(self) -> str:
         shown = [] if self.bandwidth is None else [repr(units.format_rate(units.parse_rate(self.bandwidth)))]
-        for name in ("rtt", "jitter"):
-            if value := getattr(self, name):
-                shown.append(f"{name}={units.format_time(value)!r}")
+        times = {"rtt": self.rtt, "jitter": self.jitter}
+        shown += [f"{name}={units.format_time(float(value))!r}" for name, value in times.items() if value]
         shown += [f"outages={list(self.outages)!r}"] if self.outages else []
         shown += [f"channels={self.channels}"] if self.channels != 1 else []
         shown += [f"transport={self.transport!r}"] if self.transport != "tcp" else []
         return f"Link({', '.join(shown)})"
 
 
-def _outage(given: object) -> tuple[float, float]:
+def _outage(given: tuple[units.Time, units.Time]) -> tuple[float, float]:
     try:
-        at, duration = given  # type: ignore[misc]
+        at, duration = given
     except (TypeError, ValueError):
         raise UsageError(f"Link: an outage is a pair of start and length, not {given!r}") from None
-    return units.parse_time(at, "Link: an outage's start"), units.parse_time(
-        duration, "Link: an outage's length"
-    )
+    return units.parse_time(at, "Link: an outage's start"), units.parse_time(duration, "Link: an outage's length")

@@ -71,7 +71,7 @@ class Migration:
         self._policy = None if policy is None else policies.of(policy)
         self._watchers = _named(shadow)
         self._link = Link.of(link)
-        self._tracker = trackers.choose(tracker, sees_all_writes=guest.has_programs)
+        self._tracker = {"name": "auto"} if tracker == "auto" else trackers.registry.of(tracker).spec()
         self._to = _checked_place(to, guest)
         self._cool_down = units.parse_time(cool_down, "cool_down")
         self._stall = units.parse_time(stall_timeout, "stall_timeout")

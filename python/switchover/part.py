@@ -17,6 +17,7 @@ from switchover.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Self
 
 P = TypeVar("P", bound="Part")
 
@@ -87,19 +88,34 @@ class Part:
     def __init__(self, *args: object, **given: object) -> None:
         part, names = type(self).__name__, [knob.name for knob in self.knobs]
         if len(args) > 1 or (args and not names):
-            raise UsageError(
-                f"{part} takes {min(len(names), 1)} unnamed value; name the others: {', '.join(names)}"
-            )
+            raise UsageError(f"{part} takes {min(len(names), 1)} unnamed value; name the others: {', '.join(names)}")
         if args and names[0] in given:
             raise UsageError(f"{part}: {names[0]} was given twice")
         given = dict(zip(names, args, strict=False)) | given
         known = {knob.name: knob for knob in self.knobs}
-        self._given = {
+        self._given: dict[str, Any] = {
             name: known[name].parse(value, part) if name in known else plain(value)
             for name, value in given.items()
             if value is not None
         }
         _native.check(self.kind, json.dumps(self.spec(), default=str))
+
+    @classmethod
+    def signature(cls, knobs: tuple[Knob, ...]) -> inspect.Signature:
+        """That of a class with these knobs: the first may be given without its name."""
+        kinds = [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * len(knobs)
+        return inspect.Signature(
+            [inspect.Parameter(k.name, kind, default=k.default) for k, kind in zip(knobs, kinds, strict=False)]
+        )
+
+    def replace(self, **given: object) -> Self:
+        """The same with some knobs changed.
+
+        >>> from switchover import policies
+        >>> policies.MaxRounds(5).replace(then="abort")
+        MaxRounds(rounds=5, then='abort')
+        """
+        return type(self)(**{**self._given, **given})
 
     def spec(self) -> dict[str, Any]:
         """Name and knobs as JSON has them: `{"name": "zipf", "s": 0.8}`."""
@@ -172,9 +188,7 @@ class Registry(Generic[P]):
         name, _, rest = text.partition(":")
         first = next((part.knobs[0].name for part in self if part.name == name and part.knobs), "value")
         pairs = [piece.partition("=") for piece in rest.split(",") if piece]
-        return self.get(
-            name, **{key if mark else first: value if mark else key for key, mark, value in pairs}
-        )
+        return self.get(name, **{key if mark else first: value if mark else key for key, mark, value in pairs})
 
     def of(self, given: object) -> P:
         """A part out of what users may give: the part, its class, its text or its spec."""
@@ -199,9 +213,7 @@ class Registry(Generic[P]):
         )
         members = {"name": description["name"], "knobs": knobs, "__module__": self._module}
         members["__doc__"] = documentation(description["doc"], knobs)
-        members["__signature__"] = (
-            self._base.signature(knobs) if hasattr(self._base, "signature") else signature(knobs)
-        )
+        members["__signature__"] = self._base.signature(knobs)
         return type(class_name(description["name"]), (self._base,), members)
 
 
@@ -218,14 +230,6 @@ def class_name(name: str) -> str:
     'DowntimeLimit'
     """
     return "".join(word[:1].upper() + word[1:] for word in name.split("-"))
-
-
-def signature(knobs: tuple[Knob, ...]) -> inspect.Signature:
-    """The first knob may be given without its name."""
-    kinds = [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * len(knobs)
-    return inspect.Signature(
-        [inspect.Parameter(k.name, kind, default=k.default) for k, kind in zip(knobs, kinds, strict=False)]
-    )
 
 
 def documentation(doc: str, knobs: tuple[Knob, ...]) -> str:

@@ -33,7 +33,6 @@ from switchover.errors import PolicyError, UsageError
 from switchover.part import Part, Registry
 from switchover.round import Round
 
-
 Judge: TypeAlias = Callable[[Round, list[Round]], Decision]
 """A policy: a part of the core, or any callable of yours."""
 
@@ -96,12 +95,9 @@ def any_of(*policies: Judge) -> Judge:
     """The policy that does what the first of `policies` does that fires."""
     if not all(isinstance(policy, Policy) for policy in policies):
         return First(policies)
-    flat: list[object] = []
-    for policy in policies:
-        assert isinstance(policy, Policy)
-        flat += policy.spec().get("policies", []) if policy.name == "any-of" else [policy]
-    found: Judge = registry.get("any-of", policies=flat)
-    return found
+    specs = [spec_of(policy) for policy in policies]
+    flat = [inner for spec in specs for inner in (spec["policies"] if spec["name"] == "any-of" else [spec])]
+    return registry.get("any-of", policies=flat)
 
 
 class Adapter:
@@ -140,8 +136,9 @@ def spec_of(policy: Judge) -> dict[str, Any]:
 
 def of(given: object) -> Judge:
     """A policy out of what users may give: a callable, a class, a text such as `downtime-limit:300ms`."""
-    if callable(given) and not (isinstance(given, type) and issubclass(given, Policy)):
-        return given
+    if callable(given) and not isinstance(given, type):
+        found: Judge = given
+        return found
     if given is None:
         raise UsageError(f"a policy was expected, not None; there are: {', '.join(registry.names)}")
     return registry.of(given)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from switchover.errors import LinkError, SwitchoverError, catalogue
 
@@ -35,6 +35,7 @@ class Process:
             # Ctrl-C is for the source: the destination ends when its source does.
             start_new_session=True,
         )
+        self._orders, self._answers = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
         try:
             self.endpoint = str(self._read())
         except BaseException:
@@ -48,17 +49,15 @@ class Process:
 
     def call(self, order: str) -> Any:
         """Has the guest there `resume`, `pause`, `check` or tell its `progress`."""
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(order + "\n")
-            self._process.stdin.flush()
+            self._orders.write(order + "\n")
+            self._orders.flush()
         except (BrokenPipeError, ValueError) as error:
             raise LinkError(f"{self.name}, where the guest ran, has ended") from error
         return self._read()
 
     def _read(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             raise LinkError(f"{self.name}, which was to take the guest in, has ended")
         answer = json.loads(line)
@@ -68,9 +67,8 @@ class Process:
 
     def close(self) -> None:
         """Ends the process and the guest in it."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        for pipe in (self._orders, self._answers):
+            pipe.close()
         try:
             self._process.wait(timeout=0.2 if self._process.returncode is None else 0)
         except subprocess.TimeoutExpired:
@@ -104,7 +102,7 @@ def main(listen: str, stall: str) -> None:
     with Receiver(listen, stall_timeout=float(stall)) as receiver:
         _say({"answer": receiver.endpoint})
         try:
-            guest = receiver.accept(wait=WAIT)
+            guest = receiver.accept(timeout=WAIT)
         except SwitchoverError:
             # The source reports it.
             return

@@ -33,17 +33,17 @@ class Receiver:
         """Where it listens, with the real port."""
         return self._native.endpoint
 
-    def accept(self, wait: units.Time | None = None) -> Guest:
+    def accept(self, timeout: units.Time | None = None) -> Guest:
         """Takes one guest in; returns when it runs here.
 
         Args:
-            wait: How long it may take to come; `None` waits for ever.
+            timeout: How long it may take to come; `None` waits for ever.
 
         Raises:
             LinkError: Nobody came, the source was lost or gave up; nothing of its guest is left here.
             StreamError: The peer talked rubbish; says at which byte.
         """
-        limit = None if wait is None else units.parse_time(wait, "wait")
+        limit = None if timeout is None else units.parse_time(timeout, "timeout")
         return Guest.arrived(self._native.accept(limit, self._stall))
 
     def cancel(self) -> None:

@@ -29,9 +29,7 @@ class Report:
     def __init__(self, data: dict[str, Any]) -> None:
         schema = data.get("schema")
         if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
-            raise UsageError(
-                f"a report of schema {schema!r} cannot be read; this version reads 1 to {SCHEMA}"
-            )
+            raise UsageError(f"a report of schema {schema!r} cannot be read; this version reads 1 to {SCHEMA}")
         self.data = data
         self.error: SwitchoverError | None = None
         """The error behind a failed outcome; not part of the JSON."""
@@ -60,6 +58,11 @@ class Report:
     def sender_pause(self) -> float | None:
         """From stopping the guest to the word that it runs, on the source's clock."""
         return self._optional("sender_pause")
+
+    @property
+    def guest_gap(self) -> float | None:
+        """The same as `blackout`, whose vantage point it is where one clock, or two compared ones, saw it."""
+        return self._optional("guest_gap")
 
     def _optional(self, name: str) -> float | None:
         value = self.data[name]
@@ -209,22 +212,13 @@ class Report:
     __hash__ = None  # type: ignore[assignment]
 
 
-_NEEDED = (
-    "outcome",
-    "reason",
-    "total_time",
-    "blackout",
-    "sender_pause",
-    "verified",
-    "sent_bytes",
-    "sent_pages",
-)
-_NEEDED += ("memory_bytes", "throughput", "events", "guest_cost", "tracking")
+_NEEDED = ("outcome", "reason", "total_time", "blackout", "guest_gap", "sender_pause", "verified", "sent_bytes")
+_ALSO = ("sent_pages", "memory_bytes", "throughput", "events", "guest_cost", "tracking")
 
 
 def _with_rounds(data: dict[str, Any]) -> dict[str, Any]:
     """The same, if its parts are what they should be."""
-    for name in _NEEDED:
+    for name in (*_NEEDED, *_ALSO):
         data[name]
     for seen in data["rounds"]:
         Round.from_dict(seen)

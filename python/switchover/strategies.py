@@ -8,11 +8,14 @@ PreCopy(clear='late', codec='zero')
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING
 
 from switchover import codecs
 from switchover.errors import UsageError
-from switchover.part import Knob, Part, Registry, signature
+from switchover.part import Knob, Part, Registry
+
+if TYPE_CHECKING:
+    from typing import Self
 
 CARRIED = ("raw", "zero")
 """The codecs that the memory world carries."""
@@ -41,7 +44,11 @@ class Strategy(Part):
     def signature(cls, knobs: tuple[Knob, ...]) -> inspect.Signature:
         """The knobs, and `codec`."""
         codec = inspect.Parameter("codec", inspect.Parameter.KEYWORD_ONLY, default="zero")
-        return inspect.Signature([*signature(knobs).parameters.values(), codec])
+        return inspect.Signature([*super().signature(knobs).parameters.values(), codec])
+
+    def replace(self, **given: object) -> Self:
+        """The same with some knobs, or the codec, changed."""
+        return super().replace(**{"codec": self._codec if self._named else None, **given})
 
     def __repr__(self) -> str:
         if not self._named:
@@ -63,5 +70,4 @@ describe = registry.describe
 __all__ = ["Strategy", "describe", "get", "names", "parse", *registry.classes()]
 
 
-def __getattr__(name: str) -> Any:
-    return registry.attribute(name)
+__getattr__ = registry.attribute

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from switchover import _native
 from switchover.part import Part, Registry
@@ -89,33 +89,12 @@ def availability() -> dict[str, str | None]:
     >>> availability()["software"] is None
     True
     """
-    return {tracker["name"]: tracker["reason"] for tracker in describe()}
+    return {tracker["name"]: tracker["unavailable"] for tracker in describe()}
 
 
-def choose(given: Any, *, sees_all_writes: bool) -> dict[str, Any]:
-    """The spec of the tracker for a run; `auto` is the first that works.
-
-    Args:
-        given: A tracker, its name, or `auto`.
-        sees_all_writes: The guest writes past its interface, as Python callables do: the software tracker
-            would miss that.
-    """
-    from switchover.errors import TrackerUnavailable, UsageError
-
-    if given != "auto":
-        spec = registry.of(given).spec()
-        if spec["name"] == "software" and sees_all_writes:
-            raise UsageError(
-                "the tracker `software` does not see what a Python workload writes; use another, or auto"
-            )
-        return spec
-    if not sees_all_writes:
-        return {"name": "auto"}
-    works = [name for name, reason in availability().items() if reason is None and name != "software"]
-    if not works:
-        reason = "no tracker that sees the writes of Python code works here"
-        raise TrackerUnavailable(f"tracker `auto` is not available: {reason}", "auto", reason)
-    return {"name": works[0]}
+def best() -> str:
+    """The tracker that `auto` takes for a guest of the core's workloads."""
+    return next(name for name, reason in availability().items() if reason is None)
 
 
 registry = Registry("tracker", Tracker, __name__)
@@ -123,5 +102,5 @@ get = registry.get
 parse = registry.parse
 names = registry.names
 describe = registry.describe
-__all__ = ["Tracker", "availability", "choose", "describe", "get", "names", "parse", *registry.classes()]
+__all__ = ["Tracker", "availability", "best", "describe", "get", "names", "parse", *registry.classes()]
 __getattr__ = registry.attribute
