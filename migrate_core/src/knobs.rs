@@ -270,6 +270,8 @@ pub struct Entry<Make: 'static> {
     pub doc: &'static [&'static str],
     /// Its knobs.
     pub knobs: &'static [Knob],
+    /// Refuses knobs that it does not have, wrong types and values out of range.
+    pub check: fn(&Given) -> Result<()>,
     /// Builds it; the function's type belongs to the kind.
     pub make: Make,
 }
@@ -277,7 +279,7 @@ pub struct Entry<Make: 'static> {
 impl<Make> Entry<Make> {
     /// The entry of a part declared by [`knobs!`](crate::knobs!).
     pub const fn of<P: Knobs>(name: &'static str, make: Make) -> Self {
-        Self { name, doc: P::DOC, knobs: P::KNOBS, make }
+        Self { name, doc: P::DOC, knobs: P::KNOBS, check: |given| P::from_knobs(given).map(drop), make }
     }
 
     /// The part as JSON: name, doc, knobs with unit, range and default.
@@ -314,6 +316,11 @@ impl<Make> Registry<Make> {
             let names: Vec<&str> = self.entries.iter().map(|entry| entry.name).collect();
             Error::usage(format!("no {} is called `{name}`{}", self.kind, suggest(name, &names)))
         })
+    }
+
+    /// Refuses an unknown name, and knobs that the part cannot have.
+    pub fn check(&self, spec: &Spec) -> Result<()> {
+        (self.find(&spec.name)?.check)(&spec.knobs)
     }
 
     /// All parts as JSON.

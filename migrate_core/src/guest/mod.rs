@@ -60,6 +60,9 @@ pub struct ExecutionState {
 /// Makes a workload out of its name and saved state, on the destination.
 pub type Restore<'a> = &'a dyn Fn(&str, Value) -> Result<Box<dyn Workload>>;
 
+/// Starts a workload out of its spec, a seed and its region: [`workload::start`], or one that knows more.
+pub type Start<'a> = &'a dyn Fn(&Spec, u64, &Region) -> Result<Box<dyn Workload>>;
+
 /// Restores the workloads of [`workload::WORKLOADS`].
 pub fn restore_known(name: &str, state: Value) -> Result<Box<dyn Workload>> {
     (workload::WORKLOADS.find(name)?.make.restore)(state)
@@ -85,6 +88,11 @@ pub struct Guest {
 impl Guest {
     /// Maps memory, fills it, lays the workloads' data out, and leaves the guest paused.
     pub fn new(spec: &GuestSpec) -> Result<Self> {
+        Self::with_starter(spec, &workload::start)
+    }
+
+    /// The same, with a starter that may know workloads of its own (a Python callable, say).
+    pub fn with_starter(spec: &GuestSpec, start: Start<'_>) -> Result<Self> {
         let memory = Arc::new(GuestMemory::new(&spec.layout)?);
         let parts = checked_parts(spec.workloads.len(), &memory)?;
         content::fill(&memory, &spec.fill, spec.seed)?;
@@ -92,7 +100,7 @@ impl Guest {
         for (i, workload) in (0..).zip(&spec.workloads) {
             // Distinct streams from one seed: vCPUs must not write in step.
             let seed = spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i);
-            workloads.push(workload::start(workload, seed, &Region::part(&memory, i, parts))?);
+            workloads.push(start(workload, seed, &Region::part(&memory, i, parts))?);
         }
         Self::with_workloads(memory, workloads)
     }

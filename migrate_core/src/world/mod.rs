@@ -285,20 +285,36 @@ impl<W: World> Migration<W> {
         mut each: impl FnMut(&Round, &Decision),
     ) {
         while let Step::Decide(round) = self.next_round() {
-            let history = &self.rounds[..self.rounds.len() - 1];
-            let decided = policy.decide(&round, history);
-            let watched: Vec<_> =
-                watchers.iter_mut().map(|(name, p)| (name.clone(), p.decide(&round, history))).collect();
-            for (name, decision) in watched {
-                let broken = |error: Error| Decision::new(Act::Proceed, Reason::text(error.to_string()));
-                self.shadow(&name, decision.unwrap_or_else(broken));
+            if let Some(decision) = self.judge(&round, policy, watchers) {
+                each(&round, &decision);
             }
-            match decided {
-                Ok(decision) => {
-                    each(&round, &decision);
-                    self.act(decision);
-                }
-                Err(error) => self.fail(error),
+        }
+    }
+
+    /// Asks `policy`, and `watchers` in shadow, about the round that [`Migration::next_round`] returned,
+    /// and acts. `None` if the policy failed, which ends the run.
+    pub fn judge(
+        &mut self,
+        round: &Round,
+        policy: &mut dyn Policy,
+        watchers: &mut [(String, Box<dyn Policy>)],
+    ) -> Option<Decision> {
+        let history = &self.rounds[..self.rounds.len().saturating_sub(1)];
+        let decided = policy.decide(round, history);
+        let watched: Vec<_> =
+            watchers.iter_mut().map(|(name, p)| (name.clone(), p.decide(round, history))).collect();
+        for (name, decision) in watched {
+            let broken = |error: Error| Decision::new(Act::Proceed, Reason::text(error.to_string()));
+            self.shadow(&name, decision.unwrap_or_else(broken));
+        }
+        match decided {
+            Ok(decision) => {
+                self.act(decision.clone());
+                Some(decision)
+            }
+            Err(error) => {
+                self.fail(error);
+                None
             }
         }
     }

@@ -49,8 +49,13 @@ def runs() -> list[Run]:
 
 
 @click.command()
-@click.option("--reports", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"), show_default=True,
-              help="Folder for the reports, one JSON file a run.")
+@click.option(
+    "--reports",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Folder for the reports, one JSON file a run.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON lines.")
 def demo(reports: Path, as_json: bool) -> int:
     """Migrate running guests by stop-and-copy and by pre-copy under several policies."""

@@ -42,7 +42,11 @@ def qemu() -> dict[str, Any]:
     """Which QEMU there is, for comparisons in the benches."""
     binary = shutil.which("qemu-system-x86_64")
     if not binary:
-        return {"what": "QEMU", "works": False, "detail": "no qemu-system-x86_64: install it (Debian: qemu-system-x86)"}
+        return {
+            "what": "QEMU",
+            "works": False,
+            "detail": "no qemu-system-x86_64: install it (Debian: qemu-system-x86)",
+        }
     try:
         answer = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError) as error:

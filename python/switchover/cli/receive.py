@@ -13,7 +13,12 @@ from . import show
 
 
 @click.command()
-@click.option("--listen", required=True, metavar="HOST:PORT|unix:PATH", help="Where to wait for a source; port 0 takes any free one.")
+@click.option(
+    "--listen",
+    required=True,
+    metavar="HOST:PORT|unix:PATH",
+    help="Where to wait for a source; port 0 takes any free one.",
+)
 @click.option("--timeout", default="1h", show_default=True, help="How long to wait for a source.")
 @click.option("--stay", default="1s", show_default=True, help="How long to run the guest once it is here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -34,5 +39,7 @@ def receive(listen: str, timeout: str, stay: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"memory_bytes": guest.memory_bytes, "operations_per_second": rate, "checked": True}))
     else:
-        click.echo(f"{show.size(guest.memory_bytes)} taken in; the guest runs at {rate:.0f} operations a second, its data are whole")
+        click.echo(
+            f"{show.size(guest.memory_bytes)} taken in; the guest runs at {rate:.0f} operations a second, its data are whole"
+        )
     return 0

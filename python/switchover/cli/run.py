@@ -12,19 +12,49 @@ from . import options, show
 
 
 @click.command()
-@click.option("-w", "--workload", "workloads", multiple=True, default=("kv",), show_default=True, metavar="W",
-              help="What the guest runs, as NAME[:KNOB=VALUE,...]; several give a vCPU each.")
+@click.option(
+    "-w",
+    "--workload",
+    "workloads",
+    multiple=True,
+    default=("kv",),
+    show_default=True,
+    metavar="W",
+    help="What the guest runs, as NAME[:KNOB=VALUE,...]; several give a vCPU each.",
+)
 @click.option("-m", "--memory", default="256MiB", show_default=True, help="Guest memory.")
-@click.option("-s", "--strategy", default="pre-copy", show_default=True, help="How memory moves, as NAME[:KNOB=VALUE,...].")
-@click.option("-p", "--policy", "policies", multiple=True, default=("downtime-limit",), show_default=True,
-              help="When to switch over, as NAME[:KNOB=VALUE,...]; the first of several that fires decides.")
+@click.option(
+    "-s",
+    "--strategy",
+    default="pre-copy",
+    show_default=True,
+    help="How memory moves, as NAME[:KNOB=VALUE,...].",
+)
+@click.option(
+    "-p",
+    "--policy",
+    "policies",
+    multiple=True,
+    default=("downtime-limit",),
+    show_default=True,
+    help="When to switch over, as NAME[:KNOB=VALUE,...]; the first of several that fires decides.",
+)
 @click.option("--shadow", multiple=True, help="A policy that only watches; what it would have done is in the report.")
-@click.option("-l", "--link", default=None, metavar="BANDWIDTH[,RTT[,JITTER]]",
-              help="Shape the link, e.g. 1Gbit/s,0.5ms; default: as fast as the machine.")
+@click.option(
+    "-l",
+    "--link",
+    default=None,
+    metavar="BANDWIDTH[,RTT[,JITTER]]",
+    help="Shape the link, e.g. 1Gbit/s,0.5ms; default: as fast as the machine.",
+)
 @click.option("--channels", default=1, show_default=True, help="Connections side by side.")
 @click.option("--transport", type=click.Choice(["tcp", "unix"]), default="tcp", show_default=True)
-@click.option("--to", default=None, metavar="HOST:PORT|unix:PATH|process",
-              help="Destination: `switchover receive` elsewhere, or another process; default: another mapping here.")
+@click.option(
+    "--to",
+    default=None,
+    metavar="HOST:PORT|unix:PATH|process",
+    help="Destination: `switchover receive` elsewhere, or another process; default: another mapping here.",
+)
 @click.option("-c", "--codec", default="zero", show_default=True, help="How pages are encoded.")
 @click.option("-t", "--tracker", default="auto", show_default=True, help="How writes are found.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all that is random.")
@@ -32,9 +62,24 @@ from . import options, show
 @click.option("--verify/--no-verify", default=False, help="Compare source and destination page by page.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def run(workloads: tuple[str, ...], memory: str, strategy: str, policies: tuple[str, ...], shadow: tuple[str, ...],
-        link: str | None, channels: int, transport: str, to: str | None, codec: str, tracker: str, seed: int,
-        warm_up: str, verify: bool, output: Path | None, as_json: bool) -> int:
+def run(
+    workloads: tuple[str, ...],
+    memory: str,
+    strategy: str,
+    policies: tuple[str, ...],
+    shadow: tuple[str, ...],
+    link: str | None,
+    channels: int,
+    transport: str,
+    to: str | None,
+    codec: str,
+    tracker: str,
+    seed: int,
+    warm_up: str,
+    verify: bool,
+    output: Path | None,
+    as_json: bool,
+) -> int:
     """Migrate a running guest once and report what it cost."""
     screen = show.console()
     path = options.link(link, channels, transport)
@@ -48,8 +93,15 @@ def run(workloads: tuple[str, ...], memory: str, strategy: str, policies: tuple[
 
     with guest:
         report = sw.migrate(
-            guest, plan, policy=rules[0] if len(rules) == 1 else sw.policies.AnyOf(rules), link=path, to=to,
-            tracker=tracker, verify=verify, warm_up=warm_up, on_round=progress,
+            guest,
+            plan,
+            policy=rules[0] if len(rules) == 1 else sw.policies.AnyOf(rules),
+            link=path,
+            to=to,
+            tracker=tracker,
+            verify=verify,
+            warm_up=warm_up,
+            on_round=progress,
             shadow=[options.part("policy", text) for text in shadow],
         )
     if output:
@@ -72,7 +124,9 @@ def remarks(report: sw.Report) -> list[str]:
     costs += [f"{scan:.0f} us a GiB scanned"] if scan is not None else []
     lines.append(f"tracked by {tax['tracker']}" + (f": {', '.join(costs)}" if costs else ""))
     if report.sender_pause is not None:
-        lines.append(f"blackout seen by the guest {show.span(report.guest_gap)}, by the sender {show.span(report.sender_pause)}")
+        lines.append(
+            f"blackout seen by the guest {show.span(report.guest_gap)}, by the sender {show.span(report.sender_pause)}"
+        )
     for event in report.events:
         if event["event"] == "shadow":
             decision = event["decision"]

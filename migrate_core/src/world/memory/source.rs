@@ -74,6 +74,17 @@ pub struct Source {
     figures: Figures,
 }
 
+/// A look at a source's counters from any thread.
+#[derive(Debug, Clone)]
+pub struct Gauge(Arc<Counters>);
+
+impl Gauge {
+    /// What was put on the link so far.
+    pub fn sent(&self) -> Sent {
+        self.0.sent()
+    }
+}
+
 /// What is told to the report at the end.
 #[derive(Debug, Default)]
 struct Figures {
@@ -135,6 +146,11 @@ impl Source {
     /// The guest: running where it was, or paused for good once it was let go.
     pub fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// Reads what has been sent while another thread runs the migration.
+    pub fn gauge(&self) -> Gauge {
+        Gauge(Arc::clone(&self.counters))
     }
 
     /// The guest back, and whether it was let go: then it runs elsewhere and must not run here.

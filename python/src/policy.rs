@@ -1,0 +1,66 @@
+//! Policies of both languages in the other.
+
+use std::sync::{Mutex, PoisonError};
+
+use migrate_core::knobs::Spec;
+use migrate_core::policy::{self as core, Decision, Round};
+use migrate_core::{Error, Result};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::errors::to_python;
+use crate::registry::{parse, text};
+
+/// A Python callable that is given a round as JSON, keeps its own history, and answers with a decision as
+/// JSON. What it raises is kept whole.
+struct Foreign(Py<PyAny>);
+
+fn raised(reason: String, error: PyErr) -> Error {
+    Error::Policy { reason, source: Some(Box::new(error)) }
+}
+
+impl core::Policy for Foreign {
+    fn decide(&mut self, round: &Round, _history: &[Round]) -> Result<Decision> {
+        Python::attach(|py| {
+            let ask = || {
+                let answer: String = self.0.call1(py, (text(round)?,))?.extract(py)?;
+                parse(py, "decision", &answer)
+            };
+            ask().map_err(|error| raised(format!("it raised {error}"), error))
+        })
+    }
+}
+
+/// The policy that `given` is: a spec as JSON text, or a callable from JSON to JSON.
+pub fn out_of(given: &Bound<'_, PyAny>) -> PyResult<Box<dyn core::Policy>> {
+    let Ok(spec) = given.cast::<PyString>() else {
+        return Ok(Box::new(Foreign(given.clone().unbind())));
+    };
+    let spec: Spec = parse(given.py(), "policy", &spec.to_cow()?)?;
+    core::find(&spec).map_err(|error| to_python(given.py(), error))
+}
+
+/// A policy of the core, to be asked from Python. It remembers the rounds that it was shown.
+#[pyclass(frozen, module = "switchover._native")]
+pub struct Policy {
+    state: Mutex<(Box<dyn core::Policy>, Vec<Round>)>,
+}
+
+#[pymethods]
+impl Policy {
+    #[new]
+    fn new(spec: &Bound<'_, PyString>) -> PyResult<Self> {
+        Ok(Self { state: Mutex::new((out_of(spec.as_any())?, Vec::new())) })
+    }
+
+    /// Asks about `round` after adding `earlier`, oldest first, to what it remembers.
+    fn decide(&self, py: Python<'_>, round: &str, earlier: Vec<String>) -> PyResult<String> {
+        let round: Round = parse(py, "round", round)?;
+        let earlier = earlier.iter().map(|round| parse(py, "round", round)).collect::<PyResult<Vec<_>>>()?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (policy, history) = &mut *state;
+        history.extend(earlier);
+        let decision = policy.decide(&round, history).map_err(|error| to_python(py, error))?;
+        text(&decision)
+    }
+}

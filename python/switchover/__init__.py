@@ -1,0 +1,102 @@
+"""Switchover: a workbench for live-migration algorithms.
+
+    >>> import switchover as sw
+    >>> guest = sw.Guest("16MiB", sw.workloads.Sweep(rate="20MB/s"), seed=7)
+    >>> report = sw.migrate(guest, sw.PreCopy(), policy=sw.policies.DowntimeLimit("300ms"), warm_up="10ms")
+    >>> report.outcome
+    'completed'
+    >>> guest.check()  # the guest is the one at the destination
+    >>> guest.close()
+
+Quantities are SI numbers (seconds, bytes, bytes per second) or texts such as "1GiB", "300ms", "1Gbit/s".
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from switchover import codecs, contents, errors, policies, strategies, trackers, units, workloads
+    from switchover.decision import Decision, Reason
+    from switchover.errors import (
+        LinkError,
+        PolicyError,
+        QmpError,
+        StreamError,
+        SwitchoverError,
+        TrackerUnavailable,
+        UsageError,
+        VerificationError,
+    )
+    from switchover.guest import Guest, Progress
+    from switchover.link import Link
+    from switchover.migration import Migration, migrate
+    from switchover.receiver import Receiver
+    from switchover.report import Report
+    from switchover.round import Round
+    from switchover.strategies import PreCopy, StopAndCopy
+
+__all__ = [
+    "Decision",
+    "Guest",
+    "Link",
+    "LinkError",
+    "Migration",
+    "PolicyError",
+    "PreCopy",
+    "Progress",
+    "QmpError",
+    "Reason",
+    "Receiver",
+    "Report",
+    "Round",
+    "StopAndCopy",
+    "StreamError",
+    "SwitchoverError",
+    "TrackerUnavailable",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "codecs",
+    "contents",
+    "errors",
+    "migrate",
+    "policies",
+    "strategies",
+    "trackers",
+    "units",
+    "workloads",
+]
+
+# Where each name is: nothing is imported before it is asked for, so that a command starts at once.
+_HOMES = {
+    "switchover.decision": ("Decision", "Reason"),
+    "switchover.errors": (*(name for name in __all__ if name.endswith("Error")), "TrackerUnavailable"),
+    "switchover.guest": ("Guest", "Progress"),
+    "switchover.link": ("Link",),
+    "switchover.migration": ("Migration", "migrate"),
+    "switchover.receiver": ("Receiver",),
+    "switchover.report": ("Report",),
+    "switchover.round": ("Round",),
+    "switchover.strategies": ("PreCopy", "StopAndCopy"),
+}
+_NAMES = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("codecs", "contents", "errors", "policies", "strategies", "trackers", "units", "workloads")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"switchover.{name}")
+    elif name == "__version__":
+        value = import_module("switchover._native").VERSION
+    else:
+        raise AttributeError(f"module 'switchover' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

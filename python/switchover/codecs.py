@@ -1,0 +1,57 @@
+"""Page codecs: how a page's bytes become fewer.
+
+>>> import switchover as sw
+>>> codec = sw.codecs.get("zero")
+>>> codec.encode(bytes(4096)), codec.encode(b"x" * 4096)
+(b'', None)
+>>> codec.decode(b"") == bytes(4096)
+True
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from switchover import _native
+from switchover.part import Part, Registry
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class Codec(Part):
+    """Turns pages of 4096 bytes into fewer bytes and back."""
+
+    kind = "codec"
+
+    @cached_property
+    def _codec(self) -> _native.Codec:
+        return _native.Codec(json.dumps(self.spec()))
+
+    def encode(self, page: Buffer, base: Buffer | None = None) -> bytes | None:
+        """The encoding of `page`, or `None` where raw is no longer.
+
+        Args:
+            page: 4096 bytes.
+            base: What the destination has at that page, for codecs that send differences.
+        """
+        return self._codec.encode(page, base)
+
+    def decode(self, data: Buffer, base: Buffer | None = None) -> bytes:
+        """The page that was encoded, with the same `base`.
+
+        Raises:
+            StreamError: `data` is no encoding of this codec; says at which byte.
+        """
+        return self._codec.decode(data, base)
+
+
+registry = Registry("codec", Codec, __name__)
+get = registry.get
+parse = registry.parse
+names = registry.names
+describe = registry.describe
+__all__ = ["Codec", "describe", "get", "names", "parse", *registry.classes()]
+__getattr__ = registry.attribute
