@@ -37,6 +37,7 @@ pub static CASES: &[Case] = &[
     Case { name: "a harvested page that is written again is reported again", run: rearmed },
     Case { name: "a harvest of a range leaves the others", run: ranges_are_apart },
     Case { name: "a peek clears nothing", run: peek_keeps },
+    Case { name: "a page that a peek showed dirty stays so", run: peeked_stays },
     Case { name: "the first and the last page of each block", run: edges },
     Case { name: "pages that were never touched before", run: unpopulated },
     Case { name: "a read is not a write", run: reads },
@@ -218,6 +219,19 @@ fn peek_keeps(make: Make<'_>) -> Result<Vec<String>> {
     let peeked = bench.peek(bench.all())?;
     ensure(peeked.is_empty(), || format!("{} pages peeked after a harvest", peeked.len()))?;
     Ok(vec![])
+}
+
+/// With the clear discipline `skip` a page that is dirty again is left unsent: the next harvest must report
+/// it, even to a tracker that compares and finds it as it was at the last one.
+fn peeked_stays(make: Make<'_>) -> Result<Vec<String>> {
+    let mut bench = Bench::new(make)?;
+    let (at, mut unsent) = (9 * PAGE as u64, Bitmap::new(bench.memory.pages()));
+    bench.memory.write(at, &[1]);
+    bench.tracker.harvest(bench.all(), &mut unsent)?;
+    bench.memory.write(at, &[2]);
+    superset(&bench.peek(bench.all())?, [9])?;
+    bench.memory.write(at, &[1]);
+    superset(&bench.harvest(bench.all())?, [9])
 }
 
 fn edges(make: Make<'_>) -> Result<Vec<String>> {

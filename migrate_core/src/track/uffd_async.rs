@@ -57,6 +57,11 @@ impl Track for UffdAsync {
     }
 }
 
+/// A descriptor with the features that the tracker needs.
+pub(super) fn open() -> std::result::Result<Uffd, String> {
+    Uffd::open(FEATURES, Faults::User)
+}
+
 fn unavailable(reason: impl Into<String>) -> Error {
     Error::TrackerUnavailable { tracker: NAME, reason: reason.into() }
 }
@@ -71,7 +76,7 @@ impl UffdAsyncTracker {
         self.disarm();
         let armed = Armed {
             memory: Arc::clone(memory),
-            uffd: Uffd::open(FEATURES, Faults::User).map_err(unavailable)?,
+            uffd: open().map_err(unavailable)?,
             pagemap: Pagemap::open().map_err(unavailable)?,
             held: Held::new(memory.pages()),
             huge,

@@ -152,6 +152,14 @@ impl Trial {
 mod tests {
     use super::*;
 
+    /// Or a fault of ours would make the tracker unavailable, and all its tests skipped.
+    #[test]
+    fn small_pages_pass_where_the_kernel_has_the_features() {
+        if super::super::uffd_async::open().is_ok() && Pagemap::open().is_ok() {
+            assert_eq!(basics(), Ok(()));
+        }
+    }
+
     #[test]
     fn both_ways_of_tracking_huge_pages_pass_where_the_tracker_works() {
         if basics().is_err() {

@@ -182,6 +182,22 @@ mod tests {
     }
 
     #[test]
+    fn disarming_lifts_protection_although_a_forked_child_may_hold_the_descriptor() {
+        use std::os::fd::AsFd;
+        if UffdSync::probe().is_err() {
+            return;
+        }
+        let (memory, mut tracker) = (memory(), UffdSyncTracker::default());
+        tracker.arm(&memory).unwrap();
+        let _held = tracker.armed().unwrap().handler.uffd().as_fd().try_clone_to_owned().unwrap();
+        tracker.disarm();
+        let mut is_protected = true;
+        let look = |_, entry| is_protected = entry & ENTRY_PROTECTED != 0;
+        Pagemap::open().unwrap().entries(&memory.blocks()[0], &(5..6), look).unwrap();
+        assert!(!is_protected);
+    }
+
+    #[test]
     fn writers_go_on_and_harvests_fail_once_the_handler_has_failed() {
         if UffdSync::probe().is_err() {
             return;

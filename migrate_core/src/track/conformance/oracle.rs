@@ -158,7 +158,7 @@ impl Copier {
 
 pub(super) fn seeded(make: Make<'_>) -> Result<Vec<String>> {
     for seed in 0..4 {
-        let run = race(make, Race { seed, writers: 2, harvests: 150 });
+        let run = race(make, Race { seed, writers: 2, harvests: 300 });
         run.map_err(|e| Error::Verification(format!("seed {seed}: {e}")))?;
     }
     Ok(vec![])
