@@ -174,7 +174,8 @@ class Registry(Generic[P]):
 
     def get(self, name: str, /, **knobs: object) -> P:
         """The part called `name`; an unknown name is a usage error that names the nearest."""
-        found = next((part for part in self if part.name == name), None)
+        # Hyphens are for the eye: `precopy` is `pre-copy`.
+        found = next((part for part in self if part.name.replace("-", "") == name.replace("-", "").lower()), None)
         if found is None:
             _native.check(self.kind, json.dumps({"name": name}))
             raise UsageError(f"no {self.kind} is called {name!r}")
@@ -186,7 +187,8 @@ class Registry(Generic[P]):
         A value without a name is that of the first knob: `downtime-limit:300ms`.
         """
         name, _, rest = text.partition(":")
-        first = next((part.knobs[0].name for part in self if part.name == name and part.knobs), "value")
+        knobs = self.get(name).knobs
+        first = knobs[0].name if knobs else "value"
         pairs = [piece.partition("=") for piece in rest.split(",") if piece]
         return self.get(name, **{key if mark else first: value if mark else key for key, mark, value in pairs})
 

@@ -19,9 +19,8 @@ from . import show
 def findings() -> list[dict[str, Any]]:
     """What was looked at: name, whether it works, and detail."""
     found = [{"what": "kernel", "works": True, "detail": f"{platform.system()} {platform.release()}"}]
-    for part in sw.trackers.describe():
-        missing = part.get("unavailable")
-        found.append({"what": f"tracker {part['name']}", "works": missing is None, "detail": missing or "works"})
+    for name, missing in sw.trackers.availability().items():
+        found.append({"what": f"tracker {name}", "works": missing is None, "detail": missing or "works"})
     found.append({"what": "tracker auto", "works": True, "detail": f"takes {sw.trackers.best()}"})
     found += [huge_pages(), qemu()]
     return found

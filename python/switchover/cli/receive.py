@@ -8,8 +8,7 @@ import time
 import click
 
 import switchover as sw
-
-from . import show
+from switchover import units
 
 
 @click.command()
@@ -27,19 +26,21 @@ def receive(listen: str, timeout: str, stay: str, as_json: bool) -> int:
 
     The guest's memory and its workload come from the source: `switchover run --to HOST:PORT`.
     """
+    seconds = units.parse_time(stay, "--stay")
     with sw.Receiver(listen) as receiver:
         click.echo(f"listening on {receiver.endpoint}", err=True)
-        with receiver.accept(timeout=timeout) as guest:
-            before = guest.progress
-            time.sleep(sw.units.seconds(stay))
-            after = guest.progress
-            guest.check()
-            operations = after["operations"] - before["operations"]
-            rate = operations / sw.units.seconds(stay) if operations else 0.0
+        guest = receiver.accept(timeout)
+    with guest:
+        before = guest.progress.operations
+        time.sleep(seconds)
+        rate = (guest.progress.operations - before) / seconds if seconds else 0.0
+        guest.check()
+        size = guest.memory_bytes
     if as_json:
-        click.echo(json.dumps({"memory_bytes": guest.memory_bytes, "operations_per_second": rate, "checked": True}))
+        click.echo(json.dumps({"memory_bytes": size, "operations_per_second": rate, "checked": True}))
     else:
-        click.echo(
-            f"{show.size(guest.memory_bytes)} taken in; the guest runs at {rate:.0f} operations a second, its data are whole"
+        text = (
+            f"{units.format_size(size)} taken in; the guest runs at {rate:.0f} operations a second, its data are whole"
         )
+        click.echo(text)
     return 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
 
 import switchover as sw
 
-from . import options, show
+from switchover.units import format_time
+
+from . import show
 
 
 @click.command()
@@ -82,10 +85,10 @@ def run(
 ) -> int:
     """Migrate a running guest once and report what it cost."""
     screen = show.console()
-    path = options.link(link, channels, transport)
-    plan = options.part("strategy", strategy).replace(codec=codec)
-    rules = [options.part("policy", text) for text in policies]
-    guest = sw.Guest(memory, [options.part("workload", text) for text in workloads], seed=seed)
+    path = dataclasses.replace(sw.Link.of(link), channels=channels, transport=transport, seed=seed)
+    plan = sw.strategies.parse(strategy).replace(codec=codec)
+    rules = [sw.policies.parse(text) for text in policies]
+    guest = sw.Guest(memory, [sw.workloads.parse(text) for text in workloads], seed=seed)
 
     def progress(round: sw.Round, decision: sw.Decision) -> None:
         if not as_json:
@@ -95,14 +98,14 @@ def run(
         report = sw.migrate(
             guest,
             plan,
-            policy=rules[0] if len(rules) == 1 else sw.policies.AnyOf(rules),
+            policy=sw.policies.any_of(*rules),
             link=path,
             to=to,
             tracker=tracker,
             verify=verify,
             warm_up=warm_up,
             on_round=progress,
-            shadow=[options.part("policy", text) for text in shadow],
+            shadow=shadow,
         )
     if output:
         output.write_text(report.to_json())
