@@ -46,7 +46,7 @@ fn main() {
     println!("processor time of a 1 GiB guest tracked by `auto`, harvested each 100 ms, against untracked; {repeats} pairs");
     for (name, rate) in [("idle guest (100 pages/s)", 409_600.0), ("guest that writes 500 MB/s", 5e8)] {
         let workload = Spec::new("uniform").with("rate", rate);
-        let spec = GuestSpec { layout: Layout::single(MEMORY), workloads: vec![workload], seed: 1 };
+        let spec = GuestSpec::new(Layout::single(MEMORY), vec![workload], 1);
         let mut guest = Guest::new(&spec).unwrap();
         guest.resume().unwrap();
         cost(&guest, None);

@@ -11,10 +11,13 @@ use crate::guest::random::scramble;
 use crate::guest::{GuestMemory, Layout, Region, Restore, PAGE};
 use crate::knobs::Spec;
 
+/// Starts a workload with a seed in a region.
+pub type Start<'a> = &'a dyn Fn(u64, &Region) -> Result<Box<dyn Workload>>;
+
 /// A workload under test, as its maker would start it.
 pub struct Subject<'a> {
     /// Starts it with a seed in a region.
-    pub boot: &'a dyn Fn(u64, &Region) -> Result<Box<dyn Workload>>,
+    pub boot: Start<'a>,
     /// Restores it out of its saved state.
     pub restore: Restore<'a>,
     /// Whether its check vouches for every byte that it has laid out.

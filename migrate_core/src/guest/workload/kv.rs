@@ -117,7 +117,7 @@ impl Store {
     /// The index's entries from where `key` belongs on.
     fn probe(&self, key: u64) -> impl Iterator<Item = u64> {
         let entries = self.entries();
-        let first = (u128::from(scramble(key)) * u128::from(entries) >> 64) as u64;
+        let first = ((u128::from(scramble(key)) * u128::from(entries)) >> 64) as u64;
         (0..entries).map(move |i| (first + i) % entries * 8)
     }
 
