@@ -8,6 +8,8 @@ mod memory;
 mod pacing;
 mod random;
 mod region;
+#[cfg(test)]
+mod tests;
 mod vcpu;
 pub mod workload;
 

@@ -13,21 +13,33 @@ use super::region::Region;
 use crate::error::{Error, Result};
 use crate::knobs::{Entry, Given, Knobs, Registry, Spec};
 
+mod btree;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod gc;
+mod heap;
 mod hot_cold;
 mod idle;
+mod kv;
+mod node;
 pub mod pattern;
 mod permutation;
 mod phases;
 mod sliding;
+mod stencil;
 mod sweep;
 mod uniform;
 mod zipf;
 
+pub use btree::Btree;
+pub use gc::Gc;
 pub use hot_cold::HotCold;
 pub use idle::Idle;
+pub use kv::Kv;
 pub use permutation::Permutation;
 pub use phases::{Phase, Phases};
 pub use sliding::Sliding;
+pub use stencil::Stencil;
 pub use sweep::Sweep;
 pub use uniform::Uniform;
 pub use zipf::{Ranks, Zipf};
@@ -43,6 +55,10 @@ pub static WORKLOADS: Registry<Make> = Registry {
         entry::<HotCold>("hot-cold"),
         entry::<Sliding>("sliding"),
         entry::<Phases>("phases"),
+        entry::<Kv>("kv"),
+        entry::<Btree>("btree"),
+        entry::<Stencil>("stencil"),
+        entry::<Gc>("gc"),
     ],
 };
 
@@ -131,4 +147,10 @@ pub fn start(spec: &Spec, seed: u64, ram: &Region) -> Result<Box<dyn Workload>> 
 pub fn save<W: serde::Serialize>(program: &W) -> Result<Value> {
     serde_json::to_value(program)
         .map_err(|e| Error::usage(format!("saving a workload's execution state: {e}")))
+}
+
+/// The error of a program that does not fit the region it was given.
+fn too_small(name: &str, least: u64, ram: &Region) -> Error {
+    let has = ram.bytes();
+    Error::usage(format!("{name} needs {least} bytes of memory or more for each vCPU, and was given {has}"))
 }

@@ -172,6 +172,7 @@ mod tests {
         assert!(refuse(serde_json::json!([])).contains("one phase or more"));
         assert!(refuse(one(0.0, "sweep")).contains("seconds"));
         assert!(refuse(one(1.0, "swep")).contains("`sweep`"));
+        assert!(refuse(one(1.0, "kv")).contains("vCPU of its own"));
         assert!(refuse(serde_json::json!(3)).contains("a list"));
         assert!(restore_known("phases", serde_json::json!([])).is_err());
     }
