@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use super::geometry::{bits, groups_for, place, words_for, Span, GROUP_WORDS, WORD};
+use super::batch::Batch;
+use super::geometry::{bits, groups_for, ones, place, words_for, Span, GROUP_WORDS, WORD};
 use super::Bitmap;
 
 /// Which pages were written since the last harvest: many writers mark, one owner harvests, nobody waits.
@@ -25,7 +26,27 @@ pub struct DirtyBitmap {
 /// The words that one summary bit stands for, on a cache line of their own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Group([AtomicU64; GROUP_WORDS]);
+pub(super) struct Group([AtomicU64; GROUP_WORDS]);
+
+impl Group {
+    /// The words at this moment.
+    #[inline]
+    pub fn read(&self) -> [u64; GROUP_WORDS] {
+        std::array::from_fn(|at| self.0[at].load(SeqCst))
+    }
+
+    /// A word at this moment.
+    #[inline]
+    pub fn load(&self, word: usize) -> u64 {
+        self.0[word].load(SeqCst)
+    }
+
+    /// Clears a word and returns what it was.
+    #[inline]
+    pub fn take(&self, word: usize) -> u64 {
+        self.0[word].swap(0, SeqCst)
+    }
+}
 
 impl DirtyBitmap {
     /// Nothing dirty. Aborts if the memory (`pages / 8` bytes) cannot be had: bound a peer's number before.
@@ -55,11 +76,11 @@ impl DirtyBitmap {
     /// Marks a range of pages, whole words at a time.
     pub fn set_range(&self, pages: Range<u64>) {
         let span = Span::clip(pages, self.pages);
-        for (word, mask) in span.masks() {
+        span.masks(|word, mask| {
             self.word(word).fetch_or(mask, SeqCst);
-        }
+        });
         settle();
-        span.groups().masks().for_each(|(index, mask)| self.raise(index, mask));
+        span.groups().masks(|index, mask| self.raise(index, mask));
     }
 
     /// Whether a page is marked at this moment.
@@ -71,7 +92,11 @@ impl DirtyBitmap {
     /// How many pages are marked. While others mark or harvest it is a snapshot of no single moment.
     pub fn count(&self) -> u64 {
         let mut count = 0;
-        self.look(Span::clip(0..self.pages, self.pages), |_, set| count += u64::from(set.count_ones()));
+        for (index, groups) in self.summary.iter().enumerate() {
+            for bit in bits(groups.load(SeqCst)) {
+                count += self.groups[index * WORD as usize + bit].read().into_iter().map(ones).sum::<u64>();
+            }
+        }
         count
     }
 
@@ -82,44 +107,50 @@ impl DirtyBitmap {
 
     /// The same for a range of pages. Marks outside it stay.
     pub fn harvest_range(&self, pages: Range<u64>, into: &mut Bitmap) {
-        let span = Span::clip(pages, self.pages.min(into.pages()));
-        for (index, mask) in span.groups().masks() {
-            for bit in bits(self.lower(index, mask)) {
-                if !self.take(index * WORD as usize + bit, &span, into) {
-                    self.raise(index, 1 << bit);
-                }
-            }
-        }
+        let [head, whole, tail] = Span::clip(pages, self.pages.min(into.pages())).cut(self.pages);
+        self.harvest_part(head, into);
+        self.visit(whole, into, |index, mask| self.lower(index, mask), Group::take);
+        self.harvest_part(tail, into);
     }
 
     /// Adds the marks of a range of pages to `into` and leaves them where they are.
     pub fn peek_range(&self, pages: Range<u64>, into: &mut Bitmap) {
-        self.look(Span::clip(pages, self.pages.min(into.pages())), |word, set| into.merge(word, set));
-    }
-
-    /// Moves the marks of a group that lie in the span; returns whether none is left outside it.
-    fn take(&self, group: usize, span: &Span, into: &mut Bitmap) -> bool {
-        let inside = span.words_of(group);
-        let mut left = 0;
-        for (at, word) in self.groups[group].0.iter().enumerate() {
-            let index = group * GROUP_WORDS + at;
-            let mask = if inside.contains(&index) { span.mask(index) } else { 0 };
-            let old = take_word(word, mask);
-            into.merge(index, old & mask);
-            left |= old & !mask;
+        let [head, whole, tail] = Span::clip(pages, self.pages.min(into.pages())).cut(self.pages);
+        for part in [head, tail] {
+            part.masks(|word, mask| into.merge(word, self.word(word).load(SeqCst) & mask));
         }
-        left == 0
+        self.visit(whole, into, |index, mask| self.summary[index].load(SeqCst) & mask, Group::load);
     }
 
-    /// Shows `see` the words of the span that are not zero, less what is outside.
-    fn look(&self, span: Span, mut see: impl FnMut(usize, u64)) {
-        for (index, mask) in span.groups().masks() {
-            for bit in bits(self.summary[index].load(SeqCst) & mask) {
-                for word in span.words_of(index * WORD as usize + bit) {
-                    see(word, self.word(word).load(SeqCst) & span.mask(word));
+    /// Adds the words of whole groups to `into`: `named` gives the groups of a summary word, `take` a group's words.
+    fn visit(
+        &self,
+        whole: Span,
+        into: &mut Bitmap,
+        named: impl Fn(usize, u64) -> u64,
+        take: impl Fn(&Group, usize) -> u64,
+    ) {
+        if whole.is_empty() {
+            return;
+        }
+        let mut batch = Batch::new(&self.groups, into, take);
+        whole.groups().masks(|index, mask| {
+            bits(named(index, mask)).for_each(|bit| batch.push(index * WORD as usize + bit));
+        });
+        batch.flush();
+    }
+
+    /// Harvests a part of one group, and puts its summary bit back if marks are left in it.
+    fn harvest_part(&self, part: Span, into: &mut Bitmap) {
+        part.groups().masks(|index, mask| {
+            if self.lower(index, mask) != 0 {
+                part.masks(|word, mask| into.merge(word, take(self.word(word), mask) & mask));
+                let group = index * WORD as usize + mask.trailing_zeros() as usize;
+                if self.groups[group].read() != [0; GROUP_WORDS] {
+                    self.raise(index, mask);
                 }
             }
-        }
+        });
     }
 
     /// Sets summary bits. Groups that are dirty already cost a load, which many writers can share.
@@ -133,7 +164,7 @@ impl DirtyBitmap {
 
     /// Clears summary bits and returns those that were set.
     fn lower(&self, index: usize, mask: u64) -> u64 {
-        let named = take_word(&self.summary[index], mask) & mask;
+        let named = take(&self.summary[index], mask) & mask;
         settle();
         named
     }
@@ -145,7 +176,8 @@ impl DirtyBitmap {
 }
 
 /// Clears the bits of `mask` and returns the word as it was. A word without any is not written.
-fn take_word(word: &AtomicU64, mask: u64) -> u64 {
+#[inline]
+fn take(word: &AtomicU64, mask: u64) -> u64 {
     match word.load(SeqCst) {
         old if old & mask == 0 => old,
         _ if mask == !0 => word.swap(0, SeqCst),

@@ -24,6 +24,20 @@ pub(super) fn place(index: u64) -> (usize, u64) {
     ((index / WORD) as usize, 1 << (index % WORD))
 }
 
+/// The lowest set bit of word number `word`, which is `set` and not 0.
+pub(super) fn lowest(word: usize, set: u64) -> u64 {
+    word as u64 * WORD + u64::from(set.trailing_zeros())
+}
+
+/// How many bits of a word are set. Few words of a group are not 0, and without the instruction counting is long.
+#[inline]
+pub(super) fn ones(word: u64) -> u64 {
+    match word {
+        0 => 0,
+        word => u64::from(word.count_ones()),
+    }
+}
+
 /// A range of bits, seen as masks of words.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
@@ -38,38 +52,39 @@ impl Span {
         Self { start: bits.start.min(end), end }
     }
 
-    /// The words that the range touches.
-    pub fn words(&self) -> Range<usize> {
-        let first = self.start / WORD;
-        first as usize..(self.end.div_ceil(WORD).max(first)) as usize
+    /// Whether it holds no bit.
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
     }
 
-    /// The bits of `word`, one of [`Span::words`], that lie in the range.
+    /// Shows `see` each word that the range touches, with its mask.
     #[inline]
-    pub fn mask(&self, word: usize) -> u64 {
-        let base = word as u64 * WORD;
-        let head = !0 << self.start.saturating_sub(base).min(WORD - 1);
-        let tail = !0 >> (WORD - (self.end - base).min(WORD));
-        head & tail
-    }
-
-    /// Each word that the range touches, with its mask.
-    pub fn masks(self) -> impl Iterator<Item = (usize, u64)> {
-        self.words().map(move |word| (word, self.mask(word)))
+    pub fn masks(self, mut see: impl FnMut(usize, u64)) {
+        let Some(last) = self.end.checked_sub(1).filter(|last| self.start <= *last) else { return };
+        let (first, end) = ((self.start / WORD) as usize, (last / WORD) as usize);
+        let (head, tail) = (!0 << (self.start % WORD), !0 >> (WORD - 1 - last % WORD));
+        if first == end {
+            return see(first, head & tail);
+        }
+        see(first, head);
+        (first + 1..end).for_each(|word| see(word, !0));
+        see(end, tail);
     }
 
     /// The groups that a range of pages touches: the range's image in the summary.
-    pub fn groups(&self) -> Self {
+    pub fn groups(self) -> Self {
         let start = self.start / GROUP;
-        Self { start, end: if self.start == self.end { start } else { self.end.div_ceil(GROUP) } }
+        Self { start, end: if self.is_empty() { start } else { self.end.div_ceil(GROUP) } }
     }
 
-    /// The words of `group` that the range touches.
-    #[inline]
-    pub fn words_of(&self, group: usize) -> Range<usize> {
-        let words = self.words();
-        let first = group * GROUP_WORDS;
-        first.max(words.start)..(first + GROUP_WORDS).min(words.end)
+    /// Cuts a range of pages into what comes before the first whole group, whole groups, and what comes after the
+    /// last. The group in which a bitmap of `pages` pages ends counts as whole.
+    pub fn cut(self, pages: u64) -> [Self; 3] {
+        let whole = if self.end == pages { self.end } else { self.end - self.end % GROUP };
+        let first = self.start.next_multiple_of(GROUP).min(self.end);
+        let whole = whole.max(first);
+        let part = |start, end| Self { start, end };
+        [part(self.start, first), part(first, whole), part(whole, self.end)]
     }
 }
 

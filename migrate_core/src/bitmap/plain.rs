@@ -2,15 +2,16 @@
 
 use std::ops::Range;
 
-use super::geometry::{bits, groups_for, place, words_for, Span, GROUP_WORDS, WORD};
+use super::geometry::{bits, groups_for, lowest, ones, place, words_for, Span, GROUP_WORDS, WORD};
 use super::Runs;
 use crate::{Error, Result};
 
 /// A set of pages out of `0..pages`, owned: plain words, and an exact summary of which groups hold any.
 ///
 /// No method panics. Pages past the end are not in the set and cannot be put in: single pages are ignored and ranges
-/// clipped. In the algebra of two bitmaps of unequal length, what one has beyond the other's end is compared
-/// with nothing: a union ignores it, a subtraction leaves it, an intersection clears it.
+/// clipped. In the algebra of two bitmaps of unequal length, pages that only one of them has are absent from
+/// the other: a union ignores what lies past its own end, a subtraction leaves what the other does not reach, an
+/// intersection clears it.
 ///
 /// It costs one bit a page and one for 512 pages; untouched parts of a large one take no memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,18 +44,18 @@ impl Bitmap {
     ///
     /// [`Error::Usage`] if the number of words is not `pages / 64` rounded up, or a bit past the end is set.
     pub fn from_words(pages: u64, words: Vec<u64>) -> Result<Self> {
-        let wanted = words_for(pages);
-        if words.len() != wanted {
-            let found = words.len();
-            return Err(Error::usage(format!(
-                "a bitmap of {pages} pages takes {wanted} words of 64 bits, not {found}"
-            )));
+        let (wanted, found) = (words_for(pages), words.len());
+        if found != wanted {
+            let reason = format!("a bitmap of {pages} pages takes {wanted} words of 64 bits, not {found}");
+            return Err(Error::usage(reason));
         }
-        let last = wanted.saturating_sub(1);
-        if words.last().is_some_and(|word| word & !Span::clip(0..pages, pages).mask(last) != 0) {
-            return Err(Error::usage(format!(
-                "word {last} of a bitmap of {pages} pages has bits set past the end"
-            )));
+        let past = match pages % WORD {
+            0 => 0,
+            used => !0 << used,
+        };
+        if words.last().is_some_and(|word| word & past != 0) {
+            let reason = format!("the last word of a bitmap of {pages} pages has bits set past the end");
+            return Err(Error::usage(reason));
         }
         let mut bitmap = Self { pages, words, summary: vec![0; words_for(groups_for(pages) as u64)] };
         (0..groups_for(pages)).for_each(|group| bitmap.summarise(group));
@@ -83,9 +84,12 @@ impl Bitmap {
 
     /// How many pages of a range are set.
     pub fn count_in(&self, pages: Range<u64>) -> u64 {
-        let span = self.clip(pages);
-        let ones = |word: usize| u64::from((self.words[word] & span.mask(word)).count_ones());
-        self.groups(span).map(|group| span.words_of(group).map(ones).sum::<u64>()).sum()
+        let mut count = 0;
+        let [head, whole, tail] = self.clip(pages).cut(self.pages);
+        head.masks(|word, mask| count += ones(self.words[word] & mask));
+        self.each_group(whole, |group| count += self.group(group).iter().copied().map(ones).sum::<u64>());
+        tail.masks(|word, mask| count += ones(self.words[word] & mask));
+        count
     }
 
     /// Whether no page is set.
@@ -110,8 +114,8 @@ impl Bitmap {
     /// Sets a range of pages, whole words at a time.
     pub fn set_range(&mut self, pages: Range<u64>) {
         let span = self.clip(pages);
-        span.masks().for_each(|(word, mask)| self.words[word] |= mask);
-        span.groups().masks().for_each(|(word, mask)| self.summary[word] |= mask);
+        span.masks(|word, mask| self.words[word] |= mask);
+        span.groups().masks(|word, mask| self.summary[word] |= mask);
     }
 
     /// Clears a page.
@@ -125,38 +129,35 @@ impl Bitmap {
 
     /// Clears a range of pages.
     pub fn clear_range(&mut self, pages: Range<u64>) {
-        let span = self.clip(pages);
-        self.change(span, |word, old| old & !span.mask(word));
+        let [head, whole, tail] = self.clip(pages).cut(self.pages);
+        self.clear_groups(whole);
+        for part in [head, tail] {
+            part.masks(|word, mask| self.words[word] &= !mask);
+            part.groups()
+                .masks(|index, groups| bits(groups).for_each(|bit| self.summarise(number(index, bit))));
+        }
     }
 
     /// Clears all pages, touching only the groups that hold any.
     pub fn clear_all(&mut self) {
-        for (index, groups) in self.summary.iter_mut().enumerate() {
-            for bit in bits(std::mem::take(groups)) {
-                let first = (index * WORD as usize + bit) * GROUP_WORDS;
-                let end = (first + GROUP_WORDS).min(self.words.len());
-                self.words[first..end].fill(0);
-            }
-        }
+        self.clear_groups(self.clip(0..self.pages));
     }
 
     /// Adds the pages of `other`.
     pub fn union_with(&mut self, other: &Bitmap) {
-        let span = self.clip(0..other.pages);
-        for group in other.groups(span) {
-            span.words_of(group).for_each(|word| self.merge(word, other.words[word] & span.mask(word)));
-        }
+        let [_, whole, tail] = self.clip(0..other.pages).cut(other.pages);
+        other.each_group(whole, |group| self.merge_group(group, other.group(group)));
+        tail.masks(|word, mask| self.merge(word, other.words[word] & mask));
     }
 
     /// Removes the pages of `other`.
     pub fn subtract(&mut self, other: &Bitmap) {
-        self.change(self.clip(0..other.pages), |word, old| old & !other.words[word]);
+        self.change(other.pages, |word, theirs| *word &= !theirs, other);
     }
 
     /// Removes the pages that are not in `other`.
     pub fn intersect_with(&mut self, other: &Bitmap) {
-        let theirs = |word| other.words.get(word).copied().unwrap_or(0);
-        self.change(self.clip(0..self.pages), |word, old| old & theirs(word));
+        self.change(self.pages, |word, theirs| *word &= theirs, other);
     }
 
     /// The runs of set pages, each as long as can be, in rising order.
@@ -171,22 +172,35 @@ impl Bitmap {
 
     /// The first set page at or after `page`.
     pub fn first_from(&self, page: u64) -> Option<u64> {
-        let span = self.clip(page..self.pages);
-        let group = self
-            .groups(span)
-            .find(|group| span.words_of(*group).any(|word| self.words[word] & span.mask(word) != 0))?;
-        let mut words = span.words_of(group).map(|word| (word, self.words[word] & span.mask(word)));
-        words
-            .find(|(_, set)| *set != 0)
-            .map(|(word, set)| word as u64 * WORD + u64::from(set.trailing_zeros()))
+        let word = (page / WORD) as usize;
+        match self.words.get(word)? & !0 << (page % WORD) {
+            0 => self.first_in_words(word + 1..(word + 1).next_multiple_of(GROUP_WORDS)),
+            set => return Some(lowest(word, set)),
+        }
+        .or_else(|| {
+            let group = self.next_group(word / GROUP_WORDS + 1)?;
+            self.first_in_words(group * GROUP_WORDS..(group + 1) * GROUP_WORDS)
+        })
     }
 
-    /// The first page at or after `page` that is not set; the end if there is none.
+    /// The first page at or after `page` that is not set; the end or later if there is none.
     pub(super) fn first_clear_from(&self, page: u64) -> u64 {
-        let span = self.clip(page..self.pages);
-        let mut words = span.masks().map(|(word, mask)| (word, !self.words[word] & mask));
-        let hit = words.find(|(_, clear)| *clear != 0);
-        hit.map_or(self.pages, |(word, clear)| word as u64 * WORD + u64::from(clear.trailing_zeros()))
+        let word = (page / WORD) as usize;
+        let past_end = self.words.len() as u64 * WORD;
+        match self.words.get(word).map_or(0, |set| !set & !0 << (page % WORD)) {
+            0 => {
+                let rest = self.words.iter().enumerate().skip(word + 1);
+                rest.map(|(word, set)| (word, !set)).find(|(_, clear)| *clear != 0)
+            }
+            clear => Some((word, clear)),
+        }
+        .map_or(past_end, |(word, clear)| lowest(word, clear))
+    }
+
+    /// The words of a group, fewer than eight only in the last.
+    pub(super) fn group(&self, group: usize) -> &[u64] {
+        let first = group * GROUP_WORDS;
+        &self.words[first..(first + GROUP_WORDS).min(self.words.len())]
     }
 
     /// Sets bits of one word, which must lie before the end.
@@ -199,37 +213,83 @@ impl Bitmap {
         }
     }
 
-    /// Replaces the words that the span touches, of groups that hold any page.
-    fn change(&mut self, span: Span, to: impl Fn(usize, u64) -> u64) {
-        for (index, mask) in span.groups().masks() {
-            for bit in bits(self.summary[index] & mask) {
-                let group = index * WORD as usize + bit;
-                span.words_of(group).for_each(|word| self.words[word] = to(word, self.words[word]));
+    /// Sets bits of one group, which must lie before the end.
+    #[inline]
+    pub(super) fn merge_group(&mut self, group: usize, set: &[u64]) {
+        let first = group * GROUP_WORDS;
+        let mut any = 0;
+        for (word, set) in self.words[first..].iter_mut().zip(set) {
+            *word |= set;
+            any |= set;
+        }
+        let (index, mask) = place(group as u64);
+        self.summary[index] |= if any == 0 { 0 } else { mask };
+    }
+
+    fn clear_groups(&mut self, whole: Span) {
+        whole.groups().masks(|index, mask| {
+            let groups = self.summary[index] & mask;
+            self.summary[index] &= !mask;
+            for first in bits(groups).map(|bit| number(index, bit) * GROUP_WORDS) {
+                let end = (first + GROUP_WORDS).min(self.words.len());
+                self.words[first..end].fill(0);
+            }
+        });
+    }
+
+    /// Changes the words of this bitmap's dirty groups, up to `pages`, by those of `other`, 0 where it has none.
+    fn change(&mut self, pages: u64, by: impl Fn(&mut u64, u64), other: &Bitmap) {
+        self.clip(0..pages).groups().masks(|index, mask| {
+            for group in bits(self.summary[index] & mask).map(|bit| number(index, bit)) {
+                let first = group * GROUP_WORDS;
+                let theirs = other.words.get(first..).unwrap_or(&[]).iter().copied().chain([0; GROUP_WORDS]);
+                let ours = self.words[first..].iter_mut().take(GROUP_WORDS);
+                ours.zip(theirs).for_each(|(word, theirs)| by(word, theirs));
                 self.summarise(group);
             }
-        }
+        });
     }
 
     /// Makes the summary bit of `group` say what is there.
     fn summarise(&mut self, group: usize) {
-        let first = group * GROUP_WORDS;
-        let end = (first + GROUP_WORDS).min(self.words.len());
+        let any = self.group(group).iter().any(|word| *word != 0);
         let (index, mask) = place(group as u64);
-        match self.words[first..end].iter().any(|word| *word != 0) {
-            true => self.summary[index] |= mask,
-            false => self.summary[index] &= !mask,
-        }
+        self.summary[index] &= !mask;
+        self.summary[index] |= if any { mask } else { 0 };
     }
 
-    /// The groups that hold any page and are touched by the span.
-    fn groups(&self, span: Span) -> impl Iterator<Item = usize> + '_ {
-        let named = move |(index, mask): (usize, u64)| {
-            bits(self.summary[index] & mask).map(move |bit| index * WORD as usize + bit)
-        };
-        span.groups().masks().flat_map(named)
+    /// Shows `see` the groups that hold any page, of those that the span touches.
+    fn each_group(&self, span: Span, mut see: impl FnMut(usize)) {
+        span.groups()
+            .masks(|index, mask| bits(self.summary[index] & mask).for_each(|bit| see(number(index, bit))));
+    }
+
+    /// The first group from `group` on that holds any page.
+    fn next_group(&self, group: usize) -> Option<usize> {
+        let index = group / WORD as usize;
+        match self.summary.get(index)? & !0 << (group % WORD as usize) {
+            0 => {
+                let rest = self.summary.iter().enumerate().skip(index + 1);
+                rest.map(|(index, groups)| (index, *groups)).find(|(_, groups)| *groups != 0)
+            }
+            groups => Some((index, groups)),
+        }
+        .map(|(index, groups)| lowest(index, groups) as usize)
+    }
+
+    fn first_in_words(&self, words: Range<usize>) -> Option<u64> {
+        let words = words.start..words.end.min(self.words.len());
+        let first = words.start;
+        let hit = self.words.get(words)?.iter().position(|set| *set != 0)? + first;
+        Some(lowest(hit, self.words[hit]))
     }
 
     fn clip(&self, pages: Range<u64>) -> Span {
         Span::clip(pages, self.pages)
     }
+}
+
+/// The group of bit `bit` of summary word `index`.
+fn number(index: usize, bit: usize) -> usize {
+    index * WORD as usize + bit
 }
