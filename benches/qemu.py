@@ -7,7 +7,6 @@ incompressible content and nothing else runs. Used by ``benches/table.py``; run 
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import socket
@@ -100,7 +99,7 @@ def there_uri(monitor: Monitor) -> str:
 
 def installed() -> bool:
     """Whether there is a QEMU to be measured."""
-    return shutil.which(BINARY) is not None and os.path.isdir("/dev/shm")
+    return shutil.which(BINARY) is not None and Path("/dev/shm").is_dir()
 
 
 if __name__ == "__main__":

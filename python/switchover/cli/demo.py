@@ -32,7 +32,7 @@ def store() -> Any:
 
 def storm() -> Any:
     """A guest that never converges: it writes twice as fast as the link carries, all over a third of memory."""
-    return sw.workloads.Hotcold(rate="250MB/s", hot_share=0.34, hot_writes=1.0)
+    return sw.workloads.HotCold(rate="250MB/s", hot_share=0.34, hot_writes=1.0)
 
 
 def runs() -> list[Run]:
@@ -79,12 +79,9 @@ def demo(reports: Path, as_json: bool) -> int:
 
 def migrate(run: Run, screen: Any) -> sw.Report:
     """One row: a fresh guest, moved, checked where it arrived."""
-
-    def progress(round: sw.Round, decision: sw.Decision) -> None:
-        if screen:
-            screen.print("  " + show.round_line(round, decision), highlight=False, soft_wrap=True, markup=False)
-
     with sw.Guest(MEMORY, run.workload(), seed=7) as guest:
-        report = sw.migrate(guest, run.strategy, policy=run.policy, link=sw.Link(LINK), verify=True, on_round=progress)
+        report = sw.migrate(
+            guest, run.strategy, policy=run.policy, link=sw.Link(LINK), verify=True, on_round=show.rounds(screen)
+        )
         guest.check()
     return report

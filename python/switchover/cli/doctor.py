@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import click
@@ -29,8 +30,7 @@ def findings() -> list[dict[str, Any]]:
 def huge_pages() -> dict[str, Any]:
     """Whether 2 MiB pages are set aside."""
     try:
-        with open("/proc/sys/vm/nr_hugepages") as file:
-            count = int(file.read())
+        count = int(Path("/proc/sys/vm/nr_hugepages").read_text())
     except (OSError, ValueError):
         count = 0
     detail = f"{count} set aside" if count else "none set aside: write a number to /proc/sys/vm/nr_hugepages"

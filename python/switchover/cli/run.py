@@ -9,8 +9,6 @@ import click
 
 import switchover as sw
 
-from switchover.units import format_time
-
 from . import show
 
 
@@ -66,6 +64,7 @@ from . import show
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def run(
+    *,
     workloads: tuple[str, ...],
     memory: str,
     strategy: str,
@@ -90,10 +89,6 @@ def run(
     rules = [sw.policies.parse(text) for text in policies]
     guest = sw.Guest(memory, [sw.workloads.parse(text) for text in workloads], seed=seed)
 
-    def progress(round: sw.Round, decision: sw.Decision) -> None:
-        if not as_json:
-            screen.print(show.round_line(round, decision), highlight=False, soft_wrap=True, markup=False)
-
     with guest:
         report = sw.migrate(
             guest,
@@ -104,7 +99,7 @@ def run(
             tracker=tracker,
             verify=verify,
             warm_up=warm_up,
-            on_round=progress,
+            on_round=show.rounds(None if as_json else screen),
             shadow=shadow,
         )
     if output:

@@ -11,7 +11,7 @@ from rich.table import Table
 from switchover.units import format_rate, format_size, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from switchover import Decision, Report, Round
 
@@ -31,17 +31,28 @@ def span(seconds: float | None) -> str:
     return "never" if math.isinf(seconds) else format_time(seconds)
 
 
-def round_line(round: Round, decision: Decision | None) -> str:
+def round_line(seen: Round, decision: Decision | None) -> str:
     """One round in a line: what was sent, what remains, what was decided."""
-    share = round.remaining_bytes / max(1, round.memory_bytes)
+    share = seen.remaining_bytes / max(1, seen.memory_bytes)
     bar = ("#" * math.ceil(share * BAR)).ljust(BAR, ".")
     text = (
-        f"round {round.index:3d}  sent {format_size(round.sent_bytes):>8}  remaining [{bar}] {format_size(round.remaining_bytes):>8}"
-        f"  at {format_rate(round.bandwidth):>9}  would black out {span(round.expected_blackout):>7}"
+        f"round {seen.index:3d}  sent {format_size(seen.sent_bytes):>8}"
+        f"  remaining [{bar}] {format_size(seen.remaining_bytes):>8}"
+        f"  at {format_rate(seen.bandwidth):>9}  would black out {span(seen.expected_blackout):>7}"
     )
     if decision is None or not decision.fires:
         return text
     return f"{text}  -> {decision.kind}: {decision.reason}"
+
+
+def rounds(screen: Console | None) -> Callable[[Round, Decision | None], None]:
+    """What prints each round as it ends; nothing without a screen."""
+
+    def show(seen: Round, decision: Decision | None) -> None:
+        if screen:
+            screen.print(round_line(seen, decision), highlight=False, soft_wrap=True, markup=False)
+
+    return show
 
 
 def verdict(report: Report) -> str:
