@@ -28,7 +28,11 @@ pub fn first_write_ns(name: &str) -> Result<f64> {
     let memory = Arc::new(GuestMemory::new(&Layout::single(BYTES))?);
     memory.populate()?;
     let mut tracker: Box<dyn Tracker> = find(name)?;
-    let mut write = writer(name, &memory)?;
+    let mut write = thread(&memory);
+    #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+    if TRACKERS.find(name).is_ok_and(|entry| entry.make.only_vcpus) {
+        write = vcpu(&memory)?;
+    }
     let untracked = quickest(memory.pages(), &mut write, || Ok(()))?;
     tracker.arm(&memory)?;
     let mut dirty = Bitmap::new(memory.pages());
@@ -36,19 +40,19 @@ pub fn first_write_ns(name: &str) -> Result<f64> {
     Ok((tracked - untracked).max(0.0))
 }
 
-/// This thread; a vCPU for a tracker that sees nothing else.
-fn writer(name: &str, memory: &Arc<GuestMemory>) -> Result<Writer> {
-    #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
-    if TRACKERS.find(name).is_ok_and(|entry| entry.make.only_vcpus) {
-        let region = Region::whole(memory);
-        let (vm, mut registers) = (kvm::Vm::new(&region)?, kvm::Registers::start(1, region.pages()));
-        return Ok(Box::new(move || vm.run(&mut registers, region.pages())));
-    }
+fn thread(memory: &Arc<GuestMemory>) -> Writer {
     let memory = Arc::clone(memory);
-    Ok(Box::new(move || {
+    Box::new(move || {
         (0..memory.pages()).for_each(|page| memory.write(page * PAGE as u64, &[1]));
         Ok(())
-    }))
+    })
+}
+
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+fn vcpu(memory: &Arc<GuestMemory>) -> Result<Writer> {
+    let region = Region::whole(memory);
+    let (vm, mut registers) = (kvm::Vm::new(&region)?, kvm::Registers::start(1, region.pages()));
+    Ok(Box::new(move || vm.run(&mut registers, region.pages())))
 }
 
 /// Nanoseconds a page of the quickest pass over so many; `before` each there is a call that counts for
