@@ -79,8 +79,7 @@ impl Tracker {
     #[new]
     fn new(py: Python<'_>, spec: &str) -> PyResult<Self> {
         let spec: Spec = parse(py, "tracker", spec)?;
-        let tracker =
-            core::find_for(&spec, Writers::Workloads).map_err(|error| to_python(py, error))?;
+        let tracker = core::find_for(&spec, Writers::Workloads).map_err(|error| to_python(py, error))?;
         Ok(Self { spec, armed: Owned::new(Mutex::new(Armed { tracker, pages: 0 })) })
     }
 

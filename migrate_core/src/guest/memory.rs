@@ -21,6 +21,9 @@ pub struct GuestMemory {
     blocks: Vec<RamBlock>,
     pages: u64,
     write_log: OnceLock<DirtyBitmap>,
+    /// VMs whose vCPUs write here: a VM keeps its memory, and not the other way round.
+    #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+    vms: std::sync::Mutex<Vec<std::sync::Weak<super::kvm::Vm>>>,
 }
 
 /// The blocks' names and sizes, as two sides of a migration must agree on them.
@@ -86,7 +89,13 @@ impl GuestMemory {
             pages += block.pages();
             blocks.push(block);
         }
-        Ok(Self { blocks, pages, write_log: OnceLock::new() })
+        Ok(Self {
+            blocks,
+            pages,
+            write_log: OnceLock::new(),
+            #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+            vms: std::sync::Mutex::default(),
+        })
     }
 
     /// The RAM blocks in order.
@@ -203,9 +212,17 @@ impl GuestMemory {
             // SAFETY: as in read().
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr().add(done), at, len) };
         });
-        if let (Some(log), false) = (self.write_log.get(), bytes.is_empty()) {
+        if !bytes.is_empty() {
             let page = PAGE as u64;
-            log.set_range(offset / page..(offset + bytes.len() as u64 - 1) / page + 1);
+            self.mark(offset / page..(offset + bytes.len() as u64 - 1) / page + 1);
+        }
+    }
+
+    /// Marks pages in the software log, if there is one, for a writer that goes round
+    /// [`GuestMemory::write`]. Call it after the write.
+    pub fn mark(&self, pages: Range<u64>) {
+        if let Some(log) = self.write_log.get() {
+            log.set_range(pages);
         }
     }
 
@@ -227,6 +244,33 @@ impl GuestMemory {
     /// The log that [`GuestMemory::write`] marks, made at the first call: the software tracker's.
     pub fn write_log(&self) -> &DirtyBitmap {
         self.write_log.get_or_init(|| DirtyBitmap::new(self.pages))
+    }
+}
+
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+impl GuestMemory {
+    /// The VMs whose vCPUs write here, which only KVM's own log sees.
+    pub fn vms(&self) -> Vec<std::sync::Arc<super::kvm::Vm>> {
+        self.lock_vms().iter().filter_map(std::sync::Weak::upgrade).collect()
+    }
+
+    /// Makes `vm`, which runs on this memory, known to trackers. Refused if it shares pages with another:
+    /// one that was armed before would not see its writes.
+    pub(super) fn attach_vm(&self, vm: &std::sync::Arc<super::kvm::Vm>) -> Result<()> {
+        let mut vms = self.lock_vms();
+        vms.retain(|other| other.strong_count() > 0);
+        let (first, end) = (vm.pages().start, vm.pages().end);
+        let shared = |other: &super::kvm::Vm| other.pages().start < end && first < other.pages().end;
+        if vms.iter().filter_map(std::sync::Weak::upgrade).any(|other| shared(&other)) {
+            return Err(Error::usage(format!("pages {first} to {end} belong to another VM already")));
+        }
+        vms.push(std::sync::Arc::downgrade(vm));
+        Ok(())
+    }
+
+    fn lock_vms(&self) -> std::sync::MutexGuard<'_, Vec<std::sync::Weak<super::kvm::Vm>>> {
+        // Nothing panics while it is held.
+        self.vms.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

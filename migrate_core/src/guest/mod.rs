@@ -4,6 +4,8 @@ mod block;
 mod clock;
 pub mod content;
 mod io;
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+pub mod kvm;
 mod memory;
 mod pacing;
 mod random;

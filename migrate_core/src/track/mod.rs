@@ -16,6 +16,13 @@ mod compare;
 pub mod conformance;
 mod held;
 mod ioctl;
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+mod kvm_log;
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+mod kvm_ring;
+#[cfg(test)]
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+mod kvm_tests;
 mod pagemap;
 mod soft_dirty;
 mod software;
@@ -28,6 +35,10 @@ mod uffd_handler;
 mod uffd_sync;
 
 pub use compare::Compare;
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+pub use kvm_log::KvmLog;
+#[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+pub use kvm_ring::KvmRing;
 pub use soft_dirty::SoftDirty;
 pub use software::Software;
 pub use tax::first_write_ns;
@@ -43,6 +54,10 @@ pub static TRACKERS: Registry<Make> = Registry {
         entry::<UffdSync>("uffd-sync"),
         entry::<Software>("software"),
         entry::<Compare>("compare"),
+        #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+        entry::<KvmLog>("kvm-log"),
+        #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+        entry::<KvmRing>("kvm-ring"),
     ],
 };
 
@@ -89,6 +104,10 @@ pub trait Track: Knobs {
     /// the guest's own interface.
     const SEES_ALL_WRITERS: bool = true;
 
+    /// Whether it sees writes by vCPUs of KVM and no others: `auto`, which knows nothing of the guest,
+    /// leaves it out.
+    const ONLY_VCPUS: bool = false;
+
     /// Whether this machine has what it takes; [`Error::TrackerUnavailable`] says what is missing and what
     /// would provide it. Cheap, leaves nothing behind.
     fn probe() -> Result<()>;
@@ -103,13 +122,16 @@ pub struct Make {
     pub probe: fn() -> Result<()>,
     /// See [`Track::SEES_ALL_WRITERS`].
     pub sees_all_writers: bool,
+    /// See [`Track::ONLY_VCPUS`].
+    pub only_vcpus: bool,
     /// Builds it unarmed.
     pub build: fn(&Given) -> Result<Box<dyn Tracker>>,
 }
 
 /// The registry's line for a tracker.
 pub const fn entry<T: Track>(name: &'static str) -> Entry<Make> {
-    Entry::of::<T>(name, Make { probe: T::probe, sees_all_writers: T::SEES_ALL_WRITERS, build: build::<T> })
+    let (sees_all_writers, only_vcpus) = (T::SEES_ALL_WRITERS, T::ONLY_VCPUS);
+    Entry::of::<T>(name, Make { probe: T::probe, sees_all_writers, only_vcpus, build: build::<T> })
 }
 
 fn build<T: Track>(knobs: &Given) -> Result<Box<dyn Tracker>> {
@@ -138,7 +160,9 @@ pub fn find_for(spec: &Spec, writers: Writers) -> Result<Box<dyn Tracker>> {
     let sees = |entry: &Entry<Make>| entry.make.sees_all_writers || writers == Writers::Workloads;
     if spec.name == "auto" {
         refuse_unknown("the tracker `auto`", &[], &spec.knobs)?;
-        let works = TRACKERS.entries.iter().find(|entry| sees(entry) && (entry.make.probe)().is_ok());
+        let fits =
+            |entry: &&Entry<Make>| sees(entry) && !entry.make.only_vcpus && (entry.make.probe)().is_ok();
+        let works = TRACKERS.entries.iter().find(fits);
         let none = Error::TrackerUnavailable { tracker: "auto", reason: "no tracker works here".into() };
         return works.ok_or(none).and_then(|entry| (entry.make.build)(&spec.knobs));
     }

@@ -59,6 +59,8 @@ pub static WORKLOADS: Registry<Make> = Registry {
         entry::<Btree>("btree"),
         entry::<Stencil>("stencil"),
         entry::<Gc>("gc"),
+        #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+        entry::<super::kvm::KvmSweep>("kvm"),
     ],
 };
 
