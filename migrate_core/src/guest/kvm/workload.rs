@@ -38,8 +38,6 @@ pub struct KvmSweeping {
 impl Boot for KvmSweep {
     type Program = KvmSweeping;
 
-    const KEEPS_DATA: bool = true;
-
     fn boot(self, _seed: u64, ram: &Region) -> Result<KvmSweeping> {
         let registers = Registers::start(self.stride, ram.pages());
         let mut program = KvmSweeping { knobs: self, registers, vm: None };
