@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from switchover import _native
 from switchover.decision import Decision
@@ -140,7 +140,7 @@ def of(given: object) -> Judge:
         found: Judge = given
         return found
     if given is None:
-        raise UsageError(f"a policy was expected, not None; there are: {', '.join(registry.names)}")
+        raise UsageError(f"a policy was expected, not None; there are: {', '.join(registry.names())}")
     return registry.of(given)
 
 
@@ -150,4 +150,8 @@ parse = registry.parse
 names = registry.names
 describe = registry.describe
 __all__ = ["First", "Policy", "any_of", "describe", "get", "names", "of", "parse", *registry.classes()]
-__getattr__ = registry.attribute
+
+if TYPE_CHECKING:
+    from switchover._classes.policies import *
+else:
+    __getattr__ = registry.attribute
