@@ -1,5 +1,6 @@
 """The package as a whole: documentation that runs, types that are true, names that stay."""
 
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -37,15 +38,24 @@ def test_importing_takes_nothing_along():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
-def test_the_engines_stub_is_that_of_the_built_module():
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "switchover._native"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_engines_stub_names_what_the_module_has():
+    """`make lint` runs stubtest, which also compares signatures but takes its time."""
+    from switchover import _native
+
+    tree = ast.parse((ROOT / "python/switchover/_native.pyi").read_text())
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert set(_native.__all__) == set(classes) | functions | {"PAGE", "VERSION"}
+    for name, node in classes.items():
+        stubbed = {item.name for item in node.body if isinstance(item, ast.FunctionDef)} - {"__new__"}
+        public = {member for member in vars(getattr(_native, name)) if not member.startswith("__")}
+        assert stubbed - {"__array_interface__"} == public, name
 
 
 def test_the_types_of_generated_classes_are_current():
-    done = subprocess.run([sys.executable, "scripts/stubs.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "scripts/stubs.py", "--check"], check=False, cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 

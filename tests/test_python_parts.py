@@ -47,11 +47,24 @@ def test_policies_of_both_languages_compose(guest):
     def never(round, history):
         return sw.Decision.proceed()
 
-    for policy in (
-        never | sw.policies.MaxRounds(2) if False else sw.policies.MaxRounds(2) | never,
-        sw.policies.any_of(never, sw.policies.MaxRounds(2)),
-    ):
+    two = sw.policies.MaxRounds(2)
+    for policy in (two | never, sw.policies.any_of(never, two), two | (two | never)):
         assert len(sw.migrate(guest, policy=policy, **QUICK).rounds) == 3
+
+
+def test_a_policy_that_calls_into_its_own_migration_is_refused(guest):
+    m = None
+
+    def policy(round, history):
+        m.act(sw.Decision.proceed())
+
+    m = sw.Migration(guest, "pre-copy", policy, **QUICK)
+    with m:
+        for _ in m:
+            assert m.judge() is None
+    assert isinstance(m.report.error.__cause__, sw.UsageError)
+    assert "busy" in m.report.reason
+    runs_on(guest)
 
 
 def test_policies_of_the_core_are_callables_that_remember():
@@ -68,7 +81,7 @@ def counting(memory):
 
 
 def test_a_workload_writes_memory_in_place_and_moves():
-    with sw.Guest("16MiB", counting) as guest:
+    with sw.Guest("16MiB", counting, fill="zero") as guest:
         report = sw.migrate(guest, policy="max-rounds:3", **QUICK)
         assert (report.outcome, report.verified) == ("completed", True)
         assert report.tracking["tracker"] != "software"

@@ -47,7 +47,7 @@ class Policy(Part):
         self._asked: _native.Policy | None = None
         self._shown = 0
 
-    def __call__(self, round: Round, history: Sequence[Round]) -> Decision:  # noqa: A002  the design's name
+    def __call__(self, round: Round, history: Sequence[Round]) -> Decision:
         """What to do after `round`."""
         if self._asked is None or round.index == 0 or self._shown > len(history):
             self._asked, self._shown = _native.Policy(json.dumps(self.spec())), 0
@@ -76,7 +76,7 @@ class First:
     def __init__(self, policies: Sequence[Judge]) -> None:
         self.policies = tuple(policies)
 
-    def __call__(self, round: Round, history: list[Round]) -> Decision:  # noqa: A002
+    def __call__(self, round: Round, history: list[Round]) -> Decision:
         """What to do after `round`. All are asked, since each may keep count."""
         decisions = [policy(round, history) for policy in self.policies]
         return next((decision for decision in decisions if decision.fires), Decision.proceed())

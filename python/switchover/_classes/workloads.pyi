@@ -100,3 +100,60 @@ class Phases(Workload):
     """
     def __init__(self, phases: Any = ...) -> None: ...
     phases: Any
+
+class Kv(Workload):
+    """A key-value store under the mixes of YCSB (Cooper et al., SoCC 2010). Each value carries its key, a
+    version and a checksum; the check finds every key and verifies every value.
+
+    Args:
+        rate: Bytes of values written per second; 0 means as fast as the thread can. In bytes per second. From 0 B/s to 1 TB/s. Default 50 MB/s.
+        mix: YCSB's workload: "a" is half reads, half updates; "b" is 95 % reads; "f" is half reads, half reads that modify and write. Default a.
+        s: Exponent of the Zipf law by which keys are chosen. From 0 to 10. Default 0.99.
+        value_bytes: Bytes of a value. In bytes. From 8 B to 64 KiB. Default 1000 B.
+        content: What values are made of. Default {'name': 'text'}.
+    """
+    def __init__(self, rate: Rate = 50000000.0, *, mix: str = 'a', s: Number = 0.99, value_bytes: Size = 1000, content: Any = ...) -> None: ...
+    rate: Any
+    mix: Any
+    s: Any
+    value_bytes: Any
+    content: Any
+
+class Btree(Workload):
+    """A B+ tree of 8-byte keys and values in nodes of one page, as in a database's index. The check walks
+    it: order, bounds, depth, checksums, free pages, and what the keys and values add up to.
+
+    Args:
+        rate: Bytes of nodes written per second; 0 means as fast as the thread can. In bytes per second. From 0 B/s to 1 TB/s. Default 50 MB/s.
+        writes: Share of operations that insert or delete, as many of each; the rest look up. From 0.01 to 1. Default 0.5.
+    """
+    def __init__(self, rate: Rate = 50000000.0, *, writes: Number = 0.5) -> None: ...
+    rate: Any
+    writes: Any
+
+class Stencil(Workload):
+    """The wave equation by a five-point stencil: a numerical code that rewrites half of its memory in each
+    step while it reads the other half. It computes in whole numbers, so that what neighbours exchange
+    cancels exactly: the momentum is the same after every step. The check compares it, and a running
+    sum over all cells, with what memory holds.
+
+    Args:
+        rate: Bytes of cells written per second; 0 means as fast as the thread can. In bytes per second. From 0 B/s to 1 TB/s. Default 100 MB/s.
+    """
+    def __init__(self, rate: Rate = 100000000.0) -> None: ...
+    rate: Any
+
+class Gc(Workload):
+    """Allocates objects that refer to each other and drops others, as a language with a garbage collector
+    does: writes sweep the nursery, survivors are copied to an old space, which is copied to another
+    when it is full. The check walks every live object and verifies stamps, links and checksums.
+
+    Args:
+        rate: Bytes allocated and copied per second; 0 means as fast as the thread can. In bytes per second. From 0 B/s to 1 TB/s. Default 100 MB/s.
+        object_bytes: Greatest size of an object's own data; sizes are uniform from 8 bytes up. In bytes. From 8 B to 64 KiB. Default 256 B.
+        content: What objects hold. Default {'name': 'text'}.
+    """
+    def __init__(self, rate: Rate = 100000000.0, *, object_bytes: Size = 256, content: Any = ...) -> None: ...
+    rate: Any
+    object_bytes: Any
+    content: Any
