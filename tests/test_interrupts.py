@@ -92,13 +92,19 @@ def test_ctrl_c_while_waiting_for_a_guest():
     assert run(body, interrupt_after="listening") == (0, "listening\nstopped\n", "")
 
 
-@pytest.mark.parametrize("workload", ["'sweep'", "lambda memory: None"])
+@pytest.mark.parametrize("workload", ["'sweep'", "work"])
 def test_an_interpreter_ends_while_guests_run(workload):
+    """Guests that nothing frees before: threads that run Python code then would abort the process."""
     body = f"""
+        import builtins
         import switchover as sw
-        guest = sw.Guest("4MiB", {workload})
-        guest.start()
-        while not guest.progress.operations:
+        def work(memory):
+            memory[:] += 1
+        builtins.kept = [sw.Guest("1MiB", {workload}) for _ in range(4)]
+        builtins.kept.append(builtins.kept)
+        for guest in builtins.kept[:4]:
+            guest.start()
+        while not all(guest.progress.operations for guest in builtins.kept[:4]):
             pass
     """
     assert run(body) == (0, "", "")

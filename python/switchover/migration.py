@@ -206,7 +206,6 @@ class Migration:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cancel()
         self._finish()
 
 
