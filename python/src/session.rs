@@ -9,7 +9,7 @@ use migrate_core::knobs::Spec;
 use migrate_core::link::{self, Endpoint, LinkSpec, Shaper, Stream};
 use migrate_core::policy::{Decision, Policy, Round};
 use migrate_core::report::Report;
-use migrate_core::world::memory::{receive_in_thread, Arrived, Gauge, Reception, Sending, Source};
+use migrate_core::world::memory::{receive_in_thread, Arrived, Channels, Gauge, Reception, Sending, Source};
 use migrate_core::world::{Migration, Step};
 use migrate_core::{strategy, track, Error, Result};
 use pyo3::prelude::*;
@@ -69,8 +69,17 @@ fn lock(running: &Mutex<Option<Running>>) -> MutexGuard<'_, Option<Running>> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn over() -> Error {
-    Error::usage("the migration is over")
+/// Does `work` on what is running. It is taken out meanwhile, so that no lock is held while a policy in
+/// Python runs: one that calls back into its session is refused, not stuck.
+fn with<T>(cell: &Mutex<Option<Running>>, work: impl FnOnce(&mut Running) -> Result<T>) -> Result<T> {
+    let mut running = lock(cell).take().ok_or_else(busy)?;
+    let result = work(&mut running);
+    *lock(cell) = Some(running);
+    result
+}
+
+fn busy() -> Error {
+    Error::usage("the migration is over, or busy with another call")
 }
 
 /// The channels' near ends, with their far ends where those are in this process.
@@ -136,7 +145,8 @@ impl Session {
         let watchers =
             watchers.into_iter().map(|(name, p)| Ok((name, policy::out_of(&p)?))).collect::<PyResult<_>>()?;
         let restore = guest.get().restorer();
-        let (near, destination, shaper) = interrupt::run_to_end(py, || {
+        let memory = guest.get().core_memory(py)?;
+        let (channels, destination, shaper) = interrupt::run_to_end(py, || {
             let shaper = Shaper::new(&plan.link)?;
             let (near, far) = streams(&plan, to.as_ref(), &shaper)?;
             let reception = Reception { stall: sending.stall, ..Reception::default() };
@@ -144,9 +154,10 @@ impl Session {
                 true => None,
                 false => Some(receive_in_thread(far, reception, restore)?),
             };
-            Ok((near, destination, shaper))
+            Ok((Channels::open(&memory, near, &sending)?, destination, shaper))
         })?;
-        let source = Source::new(guest.get().take(py)?, tracker, near, sending).map_err(core)?;
+        drop(memory);
+        let source = Source::over(channels, guest.get().take(py)?, tracker, sending);
         let gauge = source.gauge();
         let migration = Migration::new(source, strategy);
         let cancelled = migration.canceller();
@@ -157,14 +168,15 @@ impl Session {
     /// The next live round as JSON, or `None` when the run is over.
     fn next_round(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let running = self.running.get()?;
-        let step = interrupt::run(py, &|| self.cancel(), || {
-            let mut running = lock(running);
-            let Some(running) = running.as_mut() else { return Ok(None) };
-            running.round = match running.migration.next_round() {
-                Step::Decide(round) => Some(round),
-                Step::Over => None,
-            };
-            Ok(running.round.clone())
+        let cancel = || self.cancel();
+        let step = interrupt::run(py, &cancel, || {
+            with(running, |running| {
+                running.round = match running.migration.next_round() {
+                    Step::Decide(round) => Some(round),
+                    Step::Over => None,
+                };
+                Ok(running.round.clone())
+            })
         })?;
         step.map(|round| text(&round)).transpose()
     }
@@ -172,15 +184,15 @@ impl Session {
     /// Asks the session's policy about the last round, and acts. `None` if the policy failed.
     fn judge(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let running = self.running.get()?;
-        let decision = py.detach(|| {
-            let mut running = lock(running);
-            let Running { migration, policy, watchers, round, .. } = running.as_mut().ok_or_else(over)?;
+        let judge = |running: &mut Running| {
+            let Running { migration, policy, watchers, round, .. } = running;
             let (Some(policy), Some(round)) = (policy, round) else {
                 return Err(Error::usage("there is no policy, or no round to decide about"));
             };
             // A policy is called by the thread that called us, as a callable of Python expects.
             Ok(migration.judge(round, policy.as_mut(), watchers))
-        });
+        };
+        let decision = py.detach(|| with(running, judge));
         decision.map_err(|error| to_python(py, error))?.map(|decision| text(&decision)).transpose()
     }
 
@@ -188,11 +200,11 @@ impl Session {
     fn act(&self, py: Python<'_>, decision: &str) -> PyResult<()> {
         let decision: Decision = parse(py, "decision", decision)?;
         let running = self.running.get()?;
-        let acted = py.detach(|| {
-            lock(running).as_mut().ok_or_else(over)?.migration.act(decision);
+        let act = |running: &mut Running| {
+            running.migration.act(decision);
             Ok(())
-        });
-        acted.map_err(|error| to_python(py, error))
+        };
+        py.detach(|| with(running, act)).map_err(|error| to_python(py, error))
     }
 
     /// Ends the run as aborted at its next action. From any thread.
@@ -216,7 +228,7 @@ impl Session {
     fn finish(&self, py: Python<'_>) -> PyResult<(String, Option<PyErr>)> {
         let running = self.running.get()?;
         let (report, error) = interrupt::run(py, &|| self.cancel(), || {
-            let running = lock(running).take().ok_or_else(over)?;
+            let running = lock(running).take().ok_or_else(busy)?;
             Ok(self.end(running))
         })?;
         Ok((report.to_json(), error.map(|error| to_python(py, error))))
@@ -245,7 +257,11 @@ impl Session {
 }
 
 impl Drop for Session {
+    /// A session that was not finished gives the guest back.
     fn drop(&mut self) {
-        self.cancel();
+        let Ok(cell) = self.running.get() else { return };
+        if let Some(running) = lock(cell).take() {
+            let _ = Python::try_attach(|py| py.detach(|| self.end(running)));
+        }
     }
 }

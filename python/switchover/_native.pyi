@@ -5,6 +5,21 @@ from typing import Any, Final, final
 
 from typing_extensions import Buffer
 
+__all__ = [
+    "PAGE",
+    "VERSION",
+    "Codec",
+    "Guest",
+    "Memory",
+    "Policy",
+    "Receiver",
+    "Session",
+    "Tracker",
+    "check",
+    "describe",
+    "machine_bytes",
+]
+
 PAGE: Final[int]
 VERSION: Final[str]
 

@@ -54,4 +54,8 @@ parse = registry.parse
 names = registry.names
 describe = registry.describe
 __all__ = ["Codec", "describe", "get", "names", "parse", *registry.classes()]
-__getattr__ = registry.attribute
+
+if TYPE_CHECKING:
+    from switchover._classes.codecs import *
+else:
+    __getattr__ = registry.attribute

@@ -8,6 +8,8 @@ False
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from switchover.part import Part, Registry
 
 
@@ -23,4 +25,8 @@ parse = registry.parse
 names = registry.names
 describe = registry.describe
 __all__ = ["Content", "describe", "get", "names", "parse", *registry.classes()]
-__getattr__ = registry.attribute
+
+if TYPE_CHECKING:
+    from switchover._classes.contents import *
+else:
+    __getattr__ = registry.attribute

@@ -206,7 +206,6 @@ class Migration:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cancel()
         self._finish()
 
 
@@ -222,7 +221,7 @@ def migrate(
     warm_up: units.Time = "500ms",
     cool_down: units.Time = 0.0,
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
-    on_round: Callable[[Round, Decision | None], object] | None = None,
+    on_round: Callable[[Round, Decision], object] | None = None,
     stall_timeout: units.Time = "10s",
 ) -> Report:
     """Migrates `guest`, and reports. Arguments are those of [`Migration`][switchover.migration.Migration].
@@ -242,7 +241,7 @@ def migrate(
         warm_up: How long the guest is measured before.
         cool_down: How long it is measured at the destination.
         shadow: Policies that watch.
-        on_round: Called with each live round and the decision on it, which is `None` if the policy failed.
+        on_round: Called with each live round and the decision on it.
         stall_timeout: How long the peer may make no progress.
 
     >>> import switchover as sw
@@ -254,7 +253,7 @@ def migrate(
     migration = Migration(
         guest,
         strategy,
-        policy,
+        policies.of(policy),
         link=link,
         to=to,
         tracker=tracker,
@@ -267,7 +266,7 @@ def migrate(
     with migration:
         for seen in migration:
             decision = migration.judge()
-            if on_round is not None:
+            if on_round is not None and decision is not None:
                 on_round(seen, decision)
     report = migration.report
     if isinstance(report.error, PolicyError):

@@ -64,6 +64,8 @@ class Knob:
         shown = _FORMATS.get(self.unit)
         if shown is not None and isinstance(value, int | float):
             return shown(value)
+        if isinstance(value, float):
+            return f"{value:g}"
         return "-" if value is None else str(value)
 
 
@@ -98,7 +100,7 @@ class Part:
             for name, value in given.items()
             if value is not None
         }
-        _native.check(self.kind, json.dumps(self.spec(), default=str))
+        _native.check(self.kind, json.dumps(self.spec(), default=_refuse))
 
     @classmethod
     def signature(cls, knobs: tuple[Knob, ...]) -> inspect.Signature:
@@ -139,6 +141,11 @@ class Part:
         return hash((self.kind, json.dumps(self.spec(), sort_keys=True)))
 
 
+def _refuse(value: object) -> None:
+    hint = " (policies in Python are combined by `|` or any_of())" if callable(value) else ""
+    raise UsageError(f"{value!r} cannot be the value of a knob{hint}")
+
+
 def _literal(knob: Knob, value: object) -> str:
     shown = knob.show(value).replace(" ", "")
     exact = knob.unit in _FORMATS and knob.parse(shown, "") == value
@@ -151,7 +158,6 @@ class Registry(Generic[P]):
     def __init__(self, kind: str, base: type[P], module: str) -> None:
         self.kind, self._base, self._module = kind, base, module
 
-    @property
     def names(self) -> list[str]:
         """Names in the order in which the core has them."""
         return [description["name"] for description in self.describe()]
@@ -202,7 +208,7 @@ class Registry(Generic[P]):
             return self.parse(given)
         if isinstance(given, dict) and "name" in given:
             return self.get(given["name"], **{knob: value for knob, value in given.items() if knob != "name"})
-        raise UsageError(f"a {self.kind} was expected, not {given!r}; there are: {', '.join(self.names)}")
+        raise UsageError(f"a {self.kind} was expected, not {given!r}; there are: {', '.join(self.names())}")
 
     def __iter__(self) -> Iterator[type[P]]:
         return iter(self.classes().values())
@@ -244,8 +250,11 @@ def documentation(doc: str, knobs: tuple[Knob, ...]) -> str:
 
 
 def _sentence(knob: Knob) -> str:
-    bounds = ""
+    told = [knob.doc.replace("\n", " ")]
+    if knob.unit in _FORMATS:
+        told.append(f"In {knob.unit.replace('_', ' ')}.")
     if knob.range is not None:
-        bounds = f", from {knob.show(knob.range[0])} to {knob.show(knob.range[1])}"
-    unit = knob.unit.replace("_", " ")
-    return f"{knob.doc} In {unit}{bounds}; default {knob.show(knob.default)}.".replace("\n", " ")
+        told.append(f"From {knob.show(knob.range[0])} to {knob.show(knob.range[1])}.")
+    if knob.default is not None:
+        told.append(f"Default {knob.show(knob.default)}.")
+    return " ".join(told)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from switchover import _native
 from switchover.decision import Decision
@@ -47,7 +47,7 @@ class Policy(Part):
         self._asked: _native.Policy | None = None
         self._shown = 0
 
-    def __call__(self, round: Round, history: Sequence[Round]) -> Decision:  # noqa: A002  the design's name
+    def __call__(self, round: Round, history: Sequence[Round]) -> Decision:
         """What to do after `round`."""
         if self._asked is None or round.index == 0 or self._shown > len(history):
             self._asked, self._shown = _native.Policy(json.dumps(self.spec())), 0
@@ -76,7 +76,7 @@ class First:
     def __init__(self, policies: Sequence[Judge]) -> None:
         self.policies = tuple(policies)
 
-    def __call__(self, round: Round, history: list[Round]) -> Decision:  # noqa: A002
+    def __call__(self, round: Round, history: list[Round]) -> Decision:
         """What to do after `round`. All are asked, since each may keep count."""
         decisions = [policy(round, history) for policy in self.policies]
         return next((decision for decision in decisions if decision.fires), Decision.proceed())
@@ -140,7 +140,7 @@ def of(given: object) -> Judge:
         found: Judge = given
         return found
     if given is None:
-        raise UsageError(f"a policy was expected, not None; there are: {', '.join(registry.names)}")
+        raise UsageError(f"a policy was expected, not None; there are: {', '.join(registry.names())}")
     return registry.of(given)
 
 
@@ -150,4 +150,8 @@ parse = registry.parse
 names = registry.names
 describe = registry.describe
 __all__ = ["First", "Policy", "any_of", "describe", "get", "names", "of", "parse", *registry.classes()]
-__getattr__ = registry.attribute
+
+if TYPE_CHECKING:
+    from switchover._classes.policies import *
+else:
+    __getattr__ = registry.attribute

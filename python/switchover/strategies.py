@@ -70,4 +70,7 @@ describe = registry.describe
 __all__ = ["Strategy", "describe", "get", "names", "parse", *registry.classes()]
 
 
-__getattr__ = registry.attribute
+if TYPE_CHECKING:
+    from switchover._classes.strategies import *
+else:
+    __getattr__ = registry.attribute

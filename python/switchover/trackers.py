@@ -103,4 +103,8 @@ parse = registry.parse
 names = registry.names
 describe = registry.describe
 __all__ = ["Tracker", "availability", "best", "describe", "get", "names", "parse", *registry.classes()]
-__getattr__ = registry.attribute
+
+if TYPE_CHECKING:
+    from switchover._classes.trackers import *
+else:
+    __getattr__ = registry.attribute

@@ -10,6 +10,8 @@ is called again and again. See [`Guest`][switchover.guest.Guest].
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from switchover.part import Part, Registry
 
 
@@ -25,4 +27,8 @@ parse = registry.parse
 names = registry.names
 describe = registry.describe
 __all__ = ["Workload", "describe", "get", "names", "parse", *registry.classes()]
-__getattr__ = registry.attribute
+
+if TYPE_CHECKING:
+    from switchover._classes.workloads import *
+else:
+    __getattr__ = registry.attribute

@@ -10,7 +10,7 @@ mod tests;
 use std::thread::{Builder, JoinHandle};
 
 pub use destination::{receive, Arrived, Reception};
-pub use source::{Gauge, Sending, Source};
+pub use source::{Channels, Gauge, Sending, Source};
 
 use crate::error::{Error, Result};
 use crate::guest::Workload;

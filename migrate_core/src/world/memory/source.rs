@@ -7,7 +7,7 @@ use super::destination::boot_id;
 use super::lane::{self, append, Counters, Job, Lane};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
-use crate::guest::{monotonic_ns, Guest, Progress, PAGE};
+use crate::guest::{monotonic_ns, Guest, GuestMemory, Progress, PAGE};
 use crate::link::Stream;
 use crate::policy::Act;
 use crate::report::{BlackoutParts, Event, GuestCost, Happening, Report, TrackingTax};
@@ -52,6 +52,32 @@ struct Clock {
     ahead_ns: i128,
     /// How far off that may be, in seconds.
     error: f64,
+}
+
+/// The sending ends of a link, with their threads. Opening them can fail, so it comes before a guest is
+/// taken from where it is.
+pub struct Channels {
+    lanes: Vec<Lane>,
+    replies: Reader<Stream>,
+    counters: Arc<Counters>,
+}
+
+impl Channels {
+    /// For pages of `memory`, over `streams`, one a channel.
+    pub fn open(memory: &Arc<GuestMemory>, streams: Vec<Stream>, sending: &Sending) -> Result<Self> {
+        let Some(first) = streams.first() else {
+            return Err(Error::usage("a migration needs at least one channel"));
+        };
+        let replies = Reader::new(first.try_clone()?, memory.pages());
+        let counters = Arc::new(Counters::default());
+        let lane = |stream: Stream| {
+            stream.set_write_timeout(Some(sending.stall))?;
+            stream.set_read_timeout(Some(sending.stall))?;
+            Lane::new(stream, Arc::clone(memory), Arc::clone(&counters), sending.find_zeros)
+        };
+        let lanes = streams.into_iter().map(lane).collect::<Result<_>>()?;
+        Ok(Self { lanes, replies, counters })
+    }
 }
 
 /// The memory world at its source.
@@ -112,25 +138,20 @@ impl Source {
         streams: Vec<Stream>,
         sending: Sending,
     ) -> Result<Self> {
-        let Some(first) = streams.first() else {
-            return Err(Error::usage("a migration needs at least one channel"));
-        };
-        let replies = Reader::new(first.try_clone()?, guest.memory().pages());
-        let counters = Arc::new(Counters::default());
-        let lane = |stream: Stream| {
-            stream.set_write_timeout(Some(sending.stall))?;
-            stream.set_read_timeout(Some(sending.stall))?;
-            Lane::new(stream, Arc::clone(guest.memory()), Arc::clone(&counters), sending.find_zeros)
-        };
-        let lanes = streams.into_iter().map(lane).collect::<Result<_>>()?;
+        let channels = Channels::open(guest.memory(), streams, &sending)?;
+        Ok(Self::over(channels, guest, tracker, sending))
+    }
+
+    /// A guest that is to leave over `channels`, which were opened for its memory.
+    pub fn over(channels: Channels, guest: Guest, tracker: Box<dyn Tracker>, sending: Sending) -> Self {
         let scratch = Bitmap::new(guest.memory().pages());
-        Ok(Self {
+        Self {
             guest,
             tracker,
             sending,
-            lanes,
-            replies,
-            counters,
+            lanes: channels.lanes,
+            replies: channels.replies,
+            counters: channels.counters,
             pace: Pace::default(),
             clock: Clock::default(),
             started: Instant::now(),
@@ -140,7 +161,7 @@ impl Source {
             scanned_bytes: 0,
             scratch,
             figures: Figures::default(),
-        })
+        }
     }
 
     /// The guest: running where it was, or paused for good once it was let go.
