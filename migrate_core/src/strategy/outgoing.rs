@@ -47,6 +47,12 @@ impl Outgoing {
         self.cursor = 0;
     }
 
+    /// The same, giving the old pages back: a bitmap that is used again costs no page faults.
+    pub fn exchange(&mut self, pages: &mut Bitmap) {
+        std::mem::swap(&mut self.pages, pages);
+        self.cursor = 0;
+    }
+
     /// How many pages the set has, handed out or not.
     pub fn count(&self) -> u64 {
         self.pages.count()

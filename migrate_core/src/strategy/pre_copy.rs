@@ -131,8 +131,8 @@ impl Strategy for Machine {
             (State::Waiting, Observation::Waited) => self.send(),
             (State::Syncing, Observation::Synced { dirty }) => {
                 self.pending.union_with(dirty);
-                let next = std::mem::replace(&mut self.pending, Bitmap::new(dirty.pages()));
-                self.outgoing.replace(next);
+                self.outgoing.exchange(&mut self.pending);
+                self.pending.clear_all();
                 (State::Deciding, Action::EndRound { remaining_pages: self.outgoing.count(), live: true })
             }
             (State::Deciding, Observation::Decided(decision)) => self.decided(decision)?,

@@ -1,0 +1,27 @@
+"""Examples in README and docs run as they are printed, and tables name every part."""
+
+import re
+from pathlib import Path
+
+import pytest
+import switchover as sw
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_examples(page, tmp_path, monkeypatch):
+    """All Python blocks of a page in order, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    space = {"__name__": "example"}
+    for block in BLOCK.findall(page.read_text()):
+        exec(compile(block, str(page), "exec"), space)
+
+
+@pytest.mark.parametrize("kind", ["workloads", "policies", "codecs", "trackers"])
+def test_each_kind_has_a_page_that_names_every_part(kind):
+    page = (ROOT / "docs" / f"{kind}.md").read_text()
+    missing = [name for name in getattr(sw, kind).names() if f"`{name}`" not in page]
+    assert not missing
