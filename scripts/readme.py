@@ -1,0 +1,28 @@
+"""Writes the demo's real output into the README, between its marks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    """Runs the demo and replaces what stands between the marks."""
+    command = [sys.executable, "-m", "switchover", "demo", "--reports", str(ROOT / "reports")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    # The rounds of the last run, and the table.
+    lines = output.splitlines()
+    start = max(i for i, line in enumerate(lines) if " over " in line and line.endswith("/s"))
+    shown = "\n".join(line.rstrip() for line in lines[start:] if not line.startswith("The reports"))
+    readme = ROOT / "README.md"
+    block = f"<!-- demo -->\n```text\n{shown}\n```\n<!-- /demo -->"
+    text = re.sub(r"<!-- demo -->.*?<!-- /demo -->", lambda _: block, readme.read_text(), flags=re.DOTALL)
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
