@@ -150,7 +150,11 @@ def test_the_demo_has_its_rows():
 def test_a_missing_tool_is_one_line_that_says_what_to_install():
     script = Path(__file__).parent.parent / "scripts" / "require-tools"
     done = subprocess.run(
-        ["/bin/sh", str(script)], env={"PATH": "/nowhere", "PYTHON": sys.executable}, capture_output=True, text=True, check=False
+        ["/bin/sh", str(script)],
+        env={"PATH": "/nowhere", "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "install" in done.stderr.splitlines()[-1]
