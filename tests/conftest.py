@@ -16,6 +16,12 @@ def guest():
         yield guest
 
 
+def workload_for(tracker: str) -> str:
+    """A workload whose writes the tracker sees."""
+    only_vcpus = {part["name"] for part in sw.trackers.describe() if part["only_vcpus"]}
+    return "kvm" if tracker in only_vcpus else "sweep:rate=50MB/s"
+
+
 def runs_on(guest: sw.Guest) -> None:
     """Waits until the guest has done more, and lets it check its data."""
     before = guest.progress.operations

@@ -26,7 +26,10 @@ def run(body, *, interrupt_after=None):
             assert line, process.stderr.read()
             seen += line
         process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     return process.returncode, seen + out, err
 
 

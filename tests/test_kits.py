@@ -2,6 +2,7 @@
 
 import pytest
 import switchover as sw
+from conftest import workload_for
 from switchover.testing import CodecTestCase, PolicyTestCase, TrackerTestCase
 
 WORKING = [name for name, reason in sw.trackers.availability().items() if reason is None]
@@ -22,7 +23,8 @@ class TestCodecs:
 class TestTrackers:
     @pytest.mark.parametrize("check", [check for check in dir(TrackerTestCase) if check.startswith("test_")])
     def test_conforms(self, name, check):
-        kit = type("Kit", (TrackerTestCase,), {"make": lambda _: sw.trackers.get(name)})()
+        members = {"make": lambda _: sw.trackers.get(name), "workload": workload_for(name)}
+        kit = type("Kit", (TrackerTestCase,), members)()
         getattr(kit, check)()
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import switchover as sw
-from conftest import QUICK, runs_on
+from conftest import QUICK, runs_on, workload_for
 
 WORKING = [name for name, reason in sw.trackers.availability().items() if reason is None]
 STRATEGIES = [sw.StopAndCopy(), *(sw.PreCopy(clear=clear) for clear in ("early", "skip", "late"))]
@@ -12,14 +12,24 @@ STRATEGIES = [sw.StopAndCopy(), *(sw.PreCopy(clear=clear) for clear in ("early",
 
 @pytest.mark.parametrize("tracker", WORKING)
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
-def test_every_strategy_moves_a_running_guest_with_every_tracker(guest, strategy, tracker):
-    report = sw.migrate(guest, strategy, sw.policies.MaxRounds(3), tracker=tracker, **QUICK)
-    assert (report.outcome, report.reason, report.verified) == ("completed", "", True)
-    assert report.tracking["tracker"] == tracker
-    assert report.rounds["live"].sum() == (0 if strategy.name == "stop-and-copy" else 3)
-    assert report.sent_pages >= 4096
-    assert report.blackout > 0
-    runs_on(guest)
+def test_every_strategy_moves_a_running_guest_with_every_tracker(strategy, tracker):
+    with sw.Guest("8MiB", workload_for(tracker), seed=7) as guest:
+        report = sw.migrate(guest, strategy, sw.policies.MaxRounds(3), tracker=tracker, **QUICK)
+        assert (report.outcome, report.reason, report.verified) == ("completed", "", True)
+        assert report.tracking["tracker"] == tracker
+        assert report.rounds["live"].sum() == (0 if strategy.name == "stop-and-copy" else 3)
+        assert report.sent_pages >= 2048
+        assert report.blackout > 0
+        runs_on(guest)
+
+
+def test_a_tracker_that_does_not_see_the_guest_fails_the_run(guest):
+    for part in sw.trackers.describe():
+        if part["only_vcpus"] and part["unavailable"] is None:
+            report = sw.migrate(guest, tracker=part["name"], **QUICK)
+            assert report.outcome == "failed"
+            assert isinstance(report.error, sw.TrackerUnavailable)
+            runs_on(guest)
 
 
 def test_the_guest_object_is_the_guest_at_the_destination(guest):

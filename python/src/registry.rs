@@ -24,7 +24,7 @@ pub fn text<T: serde::Serialize>(value: &T) -> PyResult<String> {
 }
 
 /// The parts of a kind as JSON: name, doc, knobs with unit, range and default; for trackers also why
-/// they are not available here (null where they are), and whether they see all writers.
+/// they are not available here (null where they are), and whose writes they see.
 #[pyfunction]
 pub fn describe(kind: &str) -> PyResult<String> {
     let parts = match kind {
@@ -48,6 +48,7 @@ fn trackers() -> Value {
         });
         described["unavailable"] = json!(reason);
         described["sees_all_writers"] = json!(entry.make.sees_all_writers);
+        described["only_vcpus"] = json!(entry.make.only_vcpus);
         described
     };
     TRACKERS.entries.iter().map(tracker).collect()

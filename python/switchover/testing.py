@@ -15,7 +15,7 @@ import math
 import random
 from typing import TYPE_CHECKING, Any
 
-from switchover import units, workloads
+from switchover import units
 from switchover.decision import Decision
 from switchover.errors import StreamError, UsageError
 from switchover.guest import Guest
@@ -104,9 +104,11 @@ class TrackerTestCase:
         """A tracker: `arm(guest)`, `harvest(first, end)`, `peek(first, end)`, `disarm()`, `needs_pause`."""
         raise NotImplementedError
 
+    workload = "sweep:rate=100MB/s"
+
     def guest(self) -> Guest:
         """A guest whose writes the tracker sees."""
-        return Guest(self.memory, workloads.get("sweep", rate="100MB/s"), seed=7)
+        return Guest(self.memory, self.workload, seed=7)
 
     def _run(self, guest: Guest, operations: int) -> None:
         target = guest.progress.operations + operations

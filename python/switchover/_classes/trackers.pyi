@@ -39,3 +39,23 @@ class Compare(Tracker):
     """
     def __init__(self, keep: str = 'hash') -> None: ...
     keep: Any
+
+class KvmLog(Tracker):
+    """KVM's dirty bitmap of a guest run by the workload kvm: one fault of the vCPU for each page and harvest.
+    Sees the writes of vCPUs and no others, so it is for guests of that workload alone.
+
+    Args:
+        by_range: Clear ranges by themselves, where the kernel can (Linux 5.2); if not, or where it cannot, each harvest reads and clears everything. Default True.
+    """
+    def __init__(self, by_range: bool | str = True) -> None: ...
+    by_range: Any
+
+class KvmRing(Tracker):
+    """KVM's dirty ring of a guest run by the workload kvm: harvests cost by the pages written.
+    Sees the writes of vCPUs and no others, so it is for guests of that workload alone. Needs Linux 5.11.
+
+    Args:
+        entries: Entries of a vCPU's ring, a power of two. A vCPU whose ring is full waits until it is emptied. From 256 to 65536. Default 4096.
+    """
+    def __init__(self, entries: int | str = 4096) -> None: ...
+    entries: Any

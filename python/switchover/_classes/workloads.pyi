@@ -157,3 +157,15 @@ class Gc(Workload):
     rate: Any
     object_bytes: Any
     content: Any
+
+class Kvm(Workload):
+    """A real vCPU, run by /dev/kvm, writes a stamp into page after page of its memory.
+    Needs access to /dev/kvm; the trackers kvm-log and kvm-ring see its writes.
+
+    Args:
+        rate: Bytes written per second, a whole page a write; 0 means as fast as the vCPU can. In bytes per second. From 0 B/s to 1 TB/s. Default 10 MB/s.
+        stride: Pages from one write to the next, modulo the pages there are. Where the two have a common divisor, only pages that it divides are written. From 1 to 1e+06. Default 1.
+    """
+    def __init__(self, rate: Rate = 10000000.0, *, stride: int | str = 1) -> None: ...
+    rate: Any
+    stride: Any
