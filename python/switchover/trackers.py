@@ -94,7 +94,7 @@ def availability() -> dict[str, str | None]:
 
 def best() -> str:
     """The tracker that `auto` takes for a guest of the core's workloads."""
-    return next(part["name"] for part in describe() if part["unavailable"] is None and not part["only_vcpus"])
+    return next(str(part["name"]) for part in describe() if part["unavailable"] is None and not part["only_vcpus"])
 
 
 registry = Registry("tracker", Tracker, __name__)
