@@ -26,7 +26,7 @@ fn until_progress(guest: &Guest) {
 /// What a binding makes of a callable: not in the registry, and it may do anything.
 struct Foreign {
     calls: u64,
-    each: fn(&Region, u64) -> Result<Work>,
+    each: Call,
 }
 
 impl Workload for Foreign {
@@ -56,7 +56,10 @@ fn count(ram: &Region, calls: u64) -> Result<Work> {
     Ok(Work { written: PAGE as u64, operations: 1 })
 }
 
-fn foreign(each: fn(&Region, u64) -> Result<Work>) -> Guest {
+/// What a foreign program does in a call, of which it is told the number.
+type Call = fn(&Region, u64) -> Result<Work>;
+
+fn foreign(each: Call) -> Guest {
     let memory = Arc::new(GuestMemory::new(&Layout::single(BYTES)).unwrap());
     Guest::with_workloads(memory, vec![Box::new(Foreign { calls: 0, each })]).unwrap()
 }
@@ -130,7 +133,7 @@ fn a_foreign_program_runs_moves_and_goes_on() {
 
 #[test]
 fn a_crash_is_told_and_nothing_waits_for_it() {
-    let crashes: [(fn(&Region, u64) -> Result<Work>, &str); 3] = [
+    let crashes: [(Call, &str); 3] = [
         (|_, _| Err(Error::Verification("the heap is damaged".into())), "the heap is damaged"),
         (|_, calls| panic!("call {calls}"), "the workload panicked: call 1"),
         (
