@@ -39,7 +39,7 @@ crate::knobs! {
 impl Rule for QemuAutoConverge {
     fn build(self) -> Result<Box<dyn Policy>> {
         let pending = Box::new(Pending::new(self.limit));
-        Ok(Together::new(vec![pending, Box::new(Converge::new(self))]))
+        Ok(Together::policy(vec![pending, Box::new(Converge::new(self))]))
     }
 }
 

@@ -56,7 +56,7 @@ fn on_timeout(part: &str, word: &str) -> Result<Act> {
 impl Rule for CloudHypervisor {
     fn build(self) -> Result<Box<dyn Policy>> {
         let then = on_timeout("CloudHypervisor", &self.on_timeout)?;
-        Ok(Together::new(vec![Box::new(Fits(self.downtime)), Timeout::after(self.timeout, then)]))
+        Ok(Together::policy(vec![Box::new(Fits(self.downtime)), Timeout::after(self.timeout, then)]))
     }
 }
 
@@ -69,7 +69,7 @@ impl Rule for CloudHypervisorThrottle {
     fn build(self) -> Result<Box<dyn Policy>> {
         let then = on_timeout("CloudHypervisorThrottle", &self.on_timeout)?;
         let (fits, timeout) = (Box::new(Fits(self.downtime)), Timeout::after(self.timeout, then));
-        Ok(Together::new(vec![fits, timeout, Box::new(Steps { knobs: self, steps: 0 })]))
+        Ok(Together::policy(vec![fits, timeout, Box::new(Steps { knobs: self, steps: 0 })]))
     }
 }
 

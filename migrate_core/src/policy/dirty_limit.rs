@@ -36,7 +36,7 @@ struct Quota {
 impl Rule for QemuDirtyLimit {
     fn build(self) -> Result<Box<dyn Policy>> {
         let quota = Quota { trigger: Trigger::new(self.trigger, self.period), quota: Some(self.quota) };
-        Ok(Together::new(vec![Box::new(Pending::new(self.limit)), Box::new(quota)]))
+        Ok(Together::policy(vec![Box::new(Pending::new(self.limit)), Box::new(quota)]))
     }
 }
 

@@ -5,8 +5,9 @@ use super::{Decision, Policy, Reason, Round, Rule};
 use crate::error::Result;
 
 crate::knobs! {
-    /// Switches over after some cycles in a row with few dirty blocks, within a least and a greatest number
-    /// of cycles. It always ends.
+    /// Switches over after some cycles in a row with few dirty blocks. It always ends.
+    ///
+    /// There is a least and a greatest number of cycles, and a pause between them.
     ///
     /// A round is a cycle if it ends at least `pause` after the cycle before it: that stands for the pause
     /// between cycles, which a policy cannot make. Dirty blocks are counted as the bytes that remain; pages

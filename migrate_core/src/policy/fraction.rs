@@ -4,8 +4,9 @@ use super::{Decision, Policy, Reason, Round, Rule};
 use crate::error::Result;
 
 crate::knobs! {
-    /// Switches over when remaining <= alpha x memory, whatever the link. It never ends for a guest whose
-    /// writable working set is larger than that.
+    /// Switches over when remaining <= alpha x memory, whatever the link.
+    ///
+    /// It never ends for a guest whose writable working set is larger than that.
     ///
     /// Origin: Aldhalaan and Menasce's analytic models of pre-copy; the default is ours.
     pub struct Fraction {

@@ -4,8 +4,9 @@ use super::{Decision, Policy, Reason, Round, Rule};
 use crate::error::Result;
 
 crate::knobs! {
-    /// Iterates until the dirty rate falls under a threshold or enough rounds are done, then stops the
-    /// guest for the last pages. It always ends.
+    /// Iterates until the dirty rate falls under a threshold or enough rounds are done.
+    ///
+    /// Then the guest is stopped for the last pages. It always ends.
     ///
     /// Origin: the cloud-server handbook, which gives no numbers; the defaults are ours.
     pub struct Handbook {

@@ -5,10 +5,10 @@ use super::{Act, Decision, Policy, Reason, Rule};
 use crate::error::Result;
 
 crate::knobs! {
-    /// Aborts when remaining has not decreased for a time; after a longer one goes post-copy, pauses or
-    /// aborts, whichever is allowed first. It always ends.
+    /// Aborts when remaining has not decreased for a time, or the whole takes too long. It always ends.
     ///
-    /// Until then what fits QEMU's limit of 300 ms is switched over.
+    /// When the whole takes too long it goes post-copy if allowed, else pauses if allowed, else aborts. Until
+    /// then what fits QEMU's limit of 300 ms is switched over.
     ///
     /// Origin: KubeVirt, `progressTimeout`, `completionTimeoutPerGiB`, `allowPostCopy`,
     /// `allowWorkloadDisruption`.
@@ -113,7 +113,7 @@ impl KubevirtLegacy {
 impl Rule for KubevirtLegacy {
     fn build(self) -> Result<Box<dyn Policy>> {
         let [completion, progress] = self.timeouts();
-        Ok(Together::new(vec![Opening::new(Opening::QEMU), completion, progress]))
+        Ok(Together::policy(vec![Opening::at(Opening::QEMU), completion, progress]))
     }
 }
 
@@ -134,8 +134,8 @@ impl Rule for KubevirtDowntime {
             limit: Opening::QEMU,
             since: None,
         };
-        let opening = Opening::new(self.initial.min(self.most));
-        Ok(Together::new(vec![opening, Box::new(tuning), completion, progress]))
+        let opening = Opening::at(self.initial.min(self.most));
+        Ok(Together::policy(vec![opening, Box::new(tuning), completion, progress]))
     }
 }
 

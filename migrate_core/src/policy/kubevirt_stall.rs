@@ -76,6 +76,8 @@ struct Average {
 impl Average {
     fn feed(&mut self, elapsed: f64, bandwidth: f64) {
         self.last = match self.last {
+            // Nothing has been sent yet: that is no sample.
+            None if bandwidth <= 0.0 => None,
             None => Some((elapsed, bandwidth)),
             Some((when, mean)) if due(elapsed, when, POLL) => {
                 Some((elapsed, self.alpha * bandwidth + (1.0 - self.alpha) * mean))
@@ -150,10 +152,10 @@ struct Stall {
 
 impl Rule for KubevirtStall {
     fn build(self) -> Result<Box<dyn Policy>> {
-        let opening = Opening::new(Opening::QEMU.min(self.max_downtime));
+        let opening = Opening::at(Opening::QEMU.min(self.max_downtime));
         let bandwidth = Average { alpha: self.alpha, last: None };
         let stall = Stall { knobs: self, bandwidth, minima: Minima::default(), search: None, limited: None };
-        Ok(Together::new(vec![opening, Box::new(stall)]))
+        Ok(Together::policy(vec![opening, Box::new(stall)]))
     }
 }
 

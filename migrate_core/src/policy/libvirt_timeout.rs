@@ -44,12 +44,12 @@ impl Rule for LibvirtTimeout {
                 return Err(Error::usage(text));
             }
         };
-        let mut rules = vec![Opening::new(self.limit)];
+        let mut rules = vec![Opening::at(self.limit)];
         rules.extend(self.timeout.map(|after| Timeout::after(after, then)));
         if self.after_precopy {
             rules.push(Box::new(FirstPass));
         }
-        Ok(Together::new(rules))
+        Ok(Together::policy(rules))
     }
 }
 

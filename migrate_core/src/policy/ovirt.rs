@@ -34,8 +34,9 @@ crate::knobs! {
 }
 
 crate::knobs! {
-    /// 100 ms; when more than 1, 2 rounds have passed: 150, 200 ms; then post-copy; then abort. It always
-    /// ends.
+    /// 100 ms; when more than 1, 2 rounds have passed: 150, 200 ms; then post-copy; then abort.
+    ///
+    /// It always ends.
     ///
     /// Origin: oVirt engine, policy "Post-copy migration".
     pub struct OvirtPostCopy {
@@ -45,8 +46,9 @@ crate::knobs! {
 }
 
 crate::knobs! {
-    /// 300 ms; when more than 1, 2, 3, 4, 6 rounds have passed: 400, 500, 700, 1000, 1500 ms; then 5000 ms;
-    /// then abort. It always ends.
+    /// 300 ms; after more than 1, 2, 3, 4, 6 rounds: 400, 500, 700, 1000, 1500 ms; then 5000 ms; then abort.
+    ///
+    /// It always ends.
     ///
     /// Origin: oVirt engine, policy "Very large VMs".
     pub struct OvirtVeryLarge {
@@ -65,11 +67,11 @@ impl Schedule {
     fn policy(first: f64, limits: &[(u64, f64)], last: &[Act], converge: bool) -> Result<Box<dyn Policy>> {
         let limits = limits.iter().map(|(rounds, limit)| (Some(*rounds), Act::blackout(*limit)));
         let steps = limits.chain(last.iter().map(|act| (None, *act)));
-        let mut rules: Vec<Box<dyn Watch>> = vec![Opening::new(first), Box::new(Self(steps.collect()))];
+        let mut rules: Vec<Box<dyn Watch>> = vec![Opening::at(first), Box::new(Self(steps.collect()))];
         if converge {
             rules.push(Converge::qemu()?);
         }
-        Ok(Together::new(rules))
+        Ok(Together::policy(rules))
     }
 }
 

@@ -39,7 +39,7 @@ impl Rule for Proxmox {
     fn build(self) -> Result<Box<dyn Policy>> {
         let limit = self.initial.min(self.most);
         let doubling = Doubling { knobs: self, limit, last: None, count: 0 };
-        Ok(Together::new(vec![Opening::new(limit), Box::new(doubling)]))
+        Ok(Together::policy(vec![Opening::at(limit), Box::new(doubling)]))
     }
 }
 

@@ -97,7 +97,7 @@ impl Rule for Qemu {
     fn build(self) -> Result<Box<dyn Policy>> {
         let mut pending = Pending::new(self.limit);
         (pending.window.length, pending.strict) = (self.window, self.strict);
-        Ok(Together::new(vec![Box::new(pending)]))
+        Ok(Together::policy(vec![Box::new(pending)]))
     }
 }
 
@@ -106,7 +106,7 @@ impl Rule for QemuAvailBandwidth {
         let mut pending = Pending::new(self.limit);
         pending.window.length = self.window;
         pending.available = (self.bandwidth > 0.0).then_some(self.bandwidth);
-        Ok(Together::new(vec![Box::new(pending)]))
+        Ok(Together::policy(vec![Box::new(pending)]))
     }
 }
 
@@ -130,8 +130,8 @@ mod tests {
     fn what_fits_exactly_fires_unless_strict() {
         let (fit, above) = (round(1.0, 1_000_000, 300_000), round(1.0, 1_000_000, 300_001));
         let (now, before) = (Spec::new("qemu"), Spec::new("qemu").with("strict", true));
-        assert_eq!([&fit, &above].map(|r| fires(&now, &[r.clone()])), [true, false]);
-        assert_eq!([&fit, &above].map(|r| fires(&before, &[r.clone()])), [false, false]);
+        assert_eq!([[fit.clone()], [above.clone()]].map(|r| fires(&now, &r)), [true, false]);
+        assert_eq!([[fit], [above]].map(|r| fires(&before, &r)), [false, false]);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Rule for OvirtLegacy {
         let values = exponential(self.most, self.steps);
         let wait = self.delay / self.steps as f64;
         let ramp = Ramp { values, wait, most_wait: self.most_wait, extra: 0, set: 0 };
-        Ok(Together::new(vec![Box::new(ramp)]))
+        Ok(Together::policy(vec![Box::new(ramp)]))
     }
 }
 
@@ -111,7 +111,7 @@ impl Rule for Nova {
         let ramp = Ramp { values, wait: self.delay, most_wait: f64::INFINITY, extra: self.disks, set: 0 };
         let then = act("Nova", &self.then)?;
         let timeout = Timeout { after: 0.0, per_gib: self.completion, extra: self.disks, then };
-        Ok(Together::new(vec![Box::new(ramp), Box::new(timeout)]))
+        Ok(Together::policy(vec![Box::new(ramp), Box::new(timeout)]))
     }
 }
 

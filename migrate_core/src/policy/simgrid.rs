@@ -5,8 +5,9 @@ use super::{Act, Decision, Policy, Reason, Rule};
 use crate::error::Result;
 
 crate::knobs! {
-    /// Switches over when remaining <= bandwidth x downtime, or after a time-out. Without a time-out it
-    /// never ends for a guest that writes too fast.
+    /// Switches over when remaining <= bandwidth x downtime, or after a time-out.
+    ///
+    /// Without a time-out it never ends for a guest that writes too fast.
     ///
     /// Origin: SimGrid's live-migration plug-in.
     pub struct Simgrid {
@@ -32,7 +33,7 @@ impl Rule for Simgrid {
     fn build(self) -> Result<Box<dyn Policy>> {
         let mut rules: Vec<Box<dyn Watch>> = vec![Box::new(Product(self.downtime))];
         rules.extend(self.timeout.map(|after| Timeout::after(after, Act::SwitchOver)));
-        Ok(Together::new(rules))
+        Ok(Together::policy(rules))
     }
 }
 

@@ -1,4 +1,4 @@
-//! vMotion's stun during page send: slow each first write to a page until the guest writes slower than the link.
+//! vMotion's stun during page send: slow first writes to pages until the link is faster.
 
 use super::watch::{Fits, Moment, Together, Watch};
 use super::{Act, Decision, Policy, Reason, Rule};
@@ -7,9 +7,9 @@ use crate::error::Result;
 crate::knobs! {
     /// Delays each first write to a page once a round would not shrink.
     ///
-    /// The next round leaves no less than this one when the dirty rate is at least the bandwidth. Then each
-    /// first write to a page is held up so long that `writers`, together, dirty `share` of the bandwidth:
-    /// with D and T pages per second as they are and as they are to be, the delay grows by
+    /// A round does not shrink when its dirty rate is at least its send rate, bytes sent over time taken. Then
+    /// each first write to a page is held up so long that `writers`, together, dirty `share` of the send
+    /// rate: with D and T pages per second as they are and as they are to be, the delay grows by
     /// writers x (1 / T - 1 / D), at most to `most_delay`. It never shrinks. What fits the limit is switched
     /// over. It never ends for a guest that writes too fast even so.
     ///
@@ -20,7 +20,7 @@ crate::knobs! {
         limit: f64 [Seconds, 0.0..=2000.0] = 1.0,
         /// Threads that write: the guest's vCPUs.
         writers: u64 [Count, 1.0..=1e6] = 1,
-        /// Dirty rate to reach, as a share of the bandwidth.
+        /// Dirty rate to reach, as a share of the send rate.
         share: f64 [Ratio, 0.01..=0.99] = 0.8,
         /// Longest delay of one write.
         most_delay: f64 [Seconds, 0.0..=10.0] = 0.1,
@@ -34,7 +34,7 @@ struct Stun {
 
 impl Rule for VmotionSdps {
     fn build(self) -> Result<Box<dyn Policy>> {
-        Ok(Together::new(vec![Box::new(Fits(self.limit)), Box::new(Stun { knobs: self, delay: 0.0 })]))
+        Ok(Together::policy(vec![Box::new(Fits(self.limit)), Box::new(Stun { knobs: self, delay: 0.0 })]))
     }
 }
 
@@ -42,17 +42,19 @@ impl Watch for Stun {
     fn watch(&mut self, now: &Moment) -> Option<Decision> {
         let round = now.round?;
         let page = crate::guest::PAGE as f64;
-        if round.bandwidth <= 0.0 || round.dirty_rate < round.bandwidth {
+        let send_rate = round.sent_bytes as f64 / round.duration;
+        // As much dirtied as sent is no shrinking, also where a division has rounded it down.
+        if round.sent_bytes == 0 || round.dirty_rate < send_rate * (1.0 - 1e-9) {
             return None;
         }
-        let (is, aim) = (round.dirty_rate / page, self.knobs.share * round.bandwidth / page);
+        let (is, aim) = (round.dirty_rate / page, self.knobs.share * send_rate / page);
         let more = self.knobs.writers as f64 * (1.0 / aim - 1.0 / is);
         let delay = (self.delay + more).min(self.knobs.most_delay);
         if delay <= self.delay {
             return None;
         }
         self.delay = delay;
-        let reason = Reason::met("dirty_rate", round.dirty_rate, round.bandwidth);
+        let reason = Reason::met("dirty_rate", round.dirty_rate, send_rate);
         Some(Decision::new(Act::write_delay(delay), reason))
     }
 }
@@ -66,7 +68,8 @@ mod tests {
     fn round(dirty_pages: f64) -> Round {
         Round {
             dirty_rate: dirty_pages * 4096.0,
-            bandwidth: 1000.0 * 4096.0,
+            duration: 0.5,
+            sent_bytes: 500 * 4096,
             expected_blackout: 9.0,
             ..Round::default()
         }
@@ -83,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_delay_brings_the_dirty_rate_under_the_bandwidth() {
+    fn the_delay_brings_the_dirty_rate_under_the_send_rate() {
         let spec = Spec::new("vmotion-sdps").with("share", 0.5);
         // One writer: 2000 pages per second to 500 is 0.5 ms to 2 ms a page. Then 1000, which is not under.
         assert_eq!(micros(&spec, &[999.0, 2000.0, 500.0, 1000.0]), [None, Some(1500), None, Some(2500)]);

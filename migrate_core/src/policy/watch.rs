@@ -68,7 +68,7 @@ pub(super) struct Together {
 }
 
 impl Together {
-    pub fn new(rules: Vec<Box<dyn Watch>>) -> Box<dyn Policy> {
+    pub fn policy(rules: Vec<Box<dyn Watch>>) -> Box<dyn Policy> {
         Box::new(Self { rules, ..Self::default() })
     }
 
@@ -104,7 +104,7 @@ impl Opening {
     /// QEMU's limit as long as nobody sets one.
     pub const QEMU: f64 = 0.3;
 
-    pub fn new(limit: f64) -> Box<dyn Watch> {
+    pub fn at(limit: f64) -> Box<dyn Watch> {
         Box::new(Self(Some(limit)))
     }
 }
@@ -172,7 +172,7 @@ mod tests {
 
     fn asked(acts: &[Act]) -> Vec<Act> {
         let rules = acts.iter().map(|act| Box::new(Says(*act)) as Box<dyn Watch>).collect();
-        let mut policy = Together::new(rules);
+        let mut policy = Together::policy(rules);
         let at = |elapsed| Round { elapsed, ..Round::default() };
         [0.0, 1.0, 2.0].map(|elapsed| policy.decide(&at(elapsed), &[]).unwrap().act).to_vec()
     }

@@ -147,6 +147,8 @@ fn the_limit_to_begin_with_is_lowered_only() {
 #[test]
 fn bandwidth_is_averaged_over_samples_400_ms_apart() {
     let mut average = Average { alpha: 0.4, last: None };
+    assert_eq!(average.time(1), f64::INFINITY);
+    average.feed(0.0, 0.0);
     let mut feed = |t, bandwidth| {
         average.feed(t, bandwidth);
         average.last.unwrap().1

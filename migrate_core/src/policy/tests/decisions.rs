@@ -29,15 +29,27 @@ fn word(act: Act) -> String {
     }
 }
 
+/// Of a long line, what is shown at its beginning and its end.
+const FIRST: usize = 12;
+const LAST: usize = 3;
+
 /// A line: what was done in which round and at what time, and why it ended.
 fn line(done: &[Done]) -> String {
     let mut text = String::new();
-    for Done { round, elapsed, decision } in done {
+    let skipped = FIRST..done.len().saturating_sub(LAST);
+    for (i, Done { round, elapsed, decision }) in done.iter().enumerate() {
+        if skipped.contains(&i) {
+            text.push_str(if i == skipped.start { " ..;" } else { "" });
+            continue;
+        }
         write!(text, " r{round}@{}ms {};", milli(*elapsed), word(decision.act)).unwrap();
     }
     match done.last().filter(|last| last.decision.act.ends()) {
         Some(last) => write!(text, " by {}", last.decision.reason.quantity).unwrap(),
         None => text.push_str(" runs on"),
+    }
+    if !skipped.is_empty() {
+        write!(text, " ({} acts)", done.len()).unwrap();
     }
     text
 }
