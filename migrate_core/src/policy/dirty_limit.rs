@@ -142,6 +142,7 @@ mod tests {
         assert_eq!(sleep(25.0, 0.2), 200_000);
         assert_eq!(sleep(76.0, 0.2), 250_000, "a tenth of half a second");
         assert_eq!(sleep(100.0, 0.2), 250_000, "off by 50 % is not more than 50 %");
+        assert_eq!(sleep(112.0, 0.2), 820_000, "off by 62 of 112: 1.24 times half a second");
         assert_eq!(sleep(200.0, 0.2), 1_700_000, "off by 75 %: three times half a second");
         assert_eq!(sleep(10.0, 3.0), 1_000_000, "off by 80 %: less by four times half a second");
         assert_eq!(sleep(10.0, 0.2), 0);
