@@ -1,6 +1,6 @@
 //! Several policies at once.
 
-use super::{Decision, Policy, Round, Rule};
+use super::{Decision, Policy, Round, Rule, Sample};
 use crate::error::{Error, Result};
 use crate::knobs::Spec;
 
@@ -29,12 +29,27 @@ impl Policy for First {
             self.0.iter_mut().map(|policy| policy.decide(round, history)).collect::<Result<Vec<_>>>()?;
         Ok(decisions.into_iter().find(Decision::fires).unwrap_or_else(Decision::proceed))
     }
+
+    fn sample(&mut self, sample: &Sample) -> Result<Option<Decision>> {
+        let decisions = self.0.iter_mut().map(|policy| policy.sample(sample)).collect::<Result<Vec<_>>>()?;
+        Ok(decisions.into_iter().flatten().find(Decision::fires))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::policy::{find, Act};
+
+    #[test]
+    fn samples_reach_every_part() {
+        let timeout = serde_json::json!({"name": "cloud-hypervisor", "timeout": 5});
+        let spec =
+            Spec::new("any-of").with("policies", vec![serde_json::json!({"name": "fraction"}), timeout]);
+        let mut policy = find(&spec).unwrap();
+        let mut at = |elapsed| policy.sample(&Sample { elapsed, ..Sample::default() }).unwrap();
+        assert_eq!((at(4.9), at(5.0).map(|d| d.act)), (None, Some(Act::Abort)));
+    }
 
     #[test]
     fn the_first_that_fires_wins() {

@@ -12,16 +12,58 @@ use crate::error::Result;
 use crate::knobs::{Entry, Given, Knobs, Registry, Spec};
 
 mod any_of;
+mod auto_converge;
+mod cloud_hypervisor;
+mod dirty_limit;
 mod dirty_threshold;
 mod downtime_limit;
+mod drafter;
+mod fraction;
+mod handbook;
+mod kubevirt_legacy;
+mod kubevirt_stall;
+mod libvirt_timeout;
+mod local_minimum;
+mod lxd_predump;
 mod max_rounds;
+mod no_progress;
+mod ovirt;
+mod proxmox;
+mod qemu;
+mod ramp;
+mod simgrid;
 mod time_limit;
+mod vmotion_sdps;
+mod watch;
+mod xen;
+
+#[cfg(test)]
+mod tests;
 
 pub use any_of::AnyOf;
+pub use auto_converge::QemuAutoConverge;
+pub use cloud_hypervisor::{CloudHypervisor, CloudHypervisorThrottle};
+pub use dirty_limit::{QemuDirtyLimit, WriterQuota};
 pub use dirty_threshold::DirtyThreshold;
 pub use downtime_limit::DowntimeLimit;
+pub use drafter::Drafter;
+pub use fraction::Fraction;
+pub use handbook::Handbook;
+pub use kubevirt_legacy::{KubevirtDowntime, KubevirtLegacy};
+pub use kubevirt_stall::KubevirtStall;
+pub use libvirt_timeout::LibvirtTimeout;
+pub use local_minimum::LocalMinimum;
+pub use lxd_predump::LxdPredump;
 pub use max_rounds::MaxRounds;
+pub use no_progress::NoProgress;
+pub use ovirt::{OvirtMinimalDowntime, OvirtPostCopy, OvirtSuspend, OvirtVeryLarge};
+pub use proxmox::Proxmox;
+pub use qemu::{Qemu, QemuAvailBandwidth};
+pub use ramp::{Nova, OvirtLegacy};
+pub use simgrid::Simgrid;
 pub use time_limit::TimeLimit;
+pub use vmotion_sdps::VmotionSdps;
+pub use xen::{Xen, XenLibxl};
 
 /// The policies there are.
 pub static POLICIES: Registry<Make> = Registry {
@@ -32,6 +74,33 @@ pub static POLICIES: Registry<Make> = Registry {
         entry::<DirtyThreshold>("dirty-threshold"),
         entry::<TimeLimit>("time-limit"),
         entry::<AnyOf>("any-of"),
+        entry::<Qemu>("qemu"),
+        entry::<QemuAvailBandwidth>("qemu-avail-bandwidth"),
+        entry::<QemuAutoConverge>("qemu-auto-converge"),
+        entry::<QemuDirtyLimit>("qemu-dirty-limit"),
+        entry::<Xen>("xen"),
+        entry::<XenLibxl>("xen-libxl"),
+        entry::<NoProgress>("no-progress"),
+        entry::<Fraction>("fraction"),
+        entry::<LocalMinimum>("local-minimum"),
+        entry::<OvirtLegacy>("ovirt-legacy"),
+        entry::<OvirtMinimalDowntime>("ovirt-minimal-downtime"),
+        entry::<OvirtSuspend>("ovirt-suspend"),
+        entry::<OvirtPostCopy>("ovirt-post-copy"),
+        entry::<OvirtVeryLarge>("ovirt-very-large"),
+        entry::<Nova>("nova"),
+        entry::<Proxmox>("proxmox"),
+        entry::<KubevirtLegacy>("kubevirt-legacy"),
+        entry::<KubevirtDowntime>("kubevirt-downtime"),
+        entry::<KubevirtStall>("kubevirt-stall"),
+        entry::<CloudHypervisor>("cloud-hypervisor"),
+        entry::<CloudHypervisorThrottle>("cloud-hypervisor-throttle"),
+        entry::<LibvirtTimeout>("libvirt-timeout"),
+        entry::<Drafter>("drafter"),
+        entry::<LxdPredump>("lxd-predump"),
+        entry::<Simgrid>("simgrid"),
+        entry::<Handbook>("handbook"),
+        entry::<VmotionSdps>("vmotion-sdps"),
     ],
 };
 
@@ -76,6 +145,26 @@ pub struct Round {
     pub expected_blackout: f64,
     /// Share of their time that writers are held back, percent.
     pub throttle: f64,
+    /// The guest's memory.
+    pub memory_bytes: u64,
+}
+
+/// How the copy stands in the middle of a round. Times are seconds, sizes bytes, rates bytes per second.
+///
+/// A world takes one when round 0 begins and every 100 ms from then on, so that time-outs fire in a long
+/// round and averages of bandwidth have something to average.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The round under way.
+    pub round: u32,
+    /// Time since the migration's start.
+    pub elapsed: f64,
+    /// Bytes per second over the last 100 ms or more; 0 before there is one.
+    pub bandwidth: f64,
+    /// Bytes of this round that are still to be sent; what was written since the harvest is not in it.
+    pub remaining_bytes: u64,
+    /// Bytes put on the link since the migration's start.
+    pub sent_bytes: u64,
     /// The guest's memory.
     pub memory_bytes: u64,
 }
@@ -132,6 +221,14 @@ pub enum Act {
         blackout: Option<f64>,
         /// Bytes per second that may be used; 0 lifts the limit.
         bandwidth: Option<f64>,
+        /// Bytes per second that each writer may dirty, first writes to a page counted; 0 lifts the limit. A
+        /// world that cannot hold writers to it answers with an error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dirty_rate: Option<f64>,
+        /// Seconds that a writer is held at each first write to a page; 0 lifts the limit. A world that
+        /// cannot do that answers with an error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        write_delay: Option<f64>,
     },
     /// Stop the guest, send the rest, run on the destination.
     SwitchOver,
@@ -139,6 +236,33 @@ pub enum Act {
     PostCopy,
     /// Give up; the guest runs on at the source.
     Abort,
+}
+
+impl Act {
+    /// Allows a blackout of `seconds`.
+    pub fn blackout(seconds: f64) -> Self {
+        Self::Limit { blackout: Some(seconds), bandwidth: None, dirty_rate: None, write_delay: None }
+    }
+
+    /// Allows `rate` bytes per second on the link.
+    pub fn bandwidth(rate: f64) -> Self {
+        Self::Limit { blackout: None, bandwidth: Some(rate), dirty_rate: None, write_delay: None }
+    }
+
+    /// Lets each writer dirty `rate` bytes per second.
+    pub fn dirty_rate(rate: f64) -> Self {
+        Self::Limit { blackout: None, bandwidth: None, dirty_rate: Some(rate), write_delay: None }
+    }
+
+    /// Holds writers for `seconds` at each first write to a page.
+    pub fn write_delay(seconds: f64) -> Self {
+        Self::Limit { blackout: None, bandwidth: None, dirty_rate: None, write_delay: Some(seconds) }
+    }
+
+    /// Whether it ends the live copy.
+    pub fn ends(&self) -> bool {
+        matches!(self, Self::SwitchOver | Self::PostCopy | Self::Abort)
+    }
 }
 
 /// What to do next, and why.
@@ -173,11 +297,18 @@ impl Decision {
     }
 }
 
-/// Decides at each round's end.
+/// Decides at each round's end, and between if it likes.
 pub trait Policy: Send {
     /// What to do after `round`; `history` holds the rounds before it, the oldest first. An error (a
     /// foreign policy raised) ends the migration as failed, with the guest on the source.
     fn decide(&mut self, round: &Round, history: &[Round]) -> Result<Decision>;
+
+    /// What to do in the middle of a round, if anything. A policy works when this is never called: what it
+    /// would have done between rounds it does at their ends. The last sample of a round comes before the
+    /// round. Errors are as in [`Policy::decide`].
+    fn sample(&mut self, _sample: &Sample) -> Result<Option<Decision>> {
+        Ok(None)
+    }
 }
 
 /// The knobs of a policy, able to make it.
