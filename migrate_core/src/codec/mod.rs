@@ -7,14 +7,20 @@ use crate::guest::PAGE;
 use crate::knobs::{Entry, Given, Knobs, Registry, Spec};
 
 mod raw;
+pub mod simd;
+pub mod xbzrle;
 mod zero;
 
 pub use raw::Raw;
+pub use simd::{equal, is_zero};
+pub use xbzrle::Xbzrle;
 pub use zero::Zero;
 
 /// The codecs there are.
-pub static CODECS: Registry<Make> =
-    Registry { kind: "codec", entries: &[entry::<Raw>("raw"), entry::<Zero>("zero")] };
+pub static CODECS: Registry<Make> = Registry {
+    kind: "codec",
+    entries: &[entry::<Raw>("raw"), entry::<Zero>("zero"), entry::<Xbzrle>("xbzrle")],
+};
 
 /// A page's bytes.
 pub type Page = [u8; PAGE];
@@ -32,6 +38,11 @@ pub enum Encoded {
 pub trait Codec: Send {
     /// Name in [`CODECS`].
     fn name(&self) -> &'static str;
+
+    /// Whether it gains from a base, so that versions of sent pages are worth keeping.
+    fn needs_base(&self) -> bool {
+        false
+    }
 
     /// Appends the encoding of `page` to `out`. `base` is what the destination has at that page, for codecs
     /// that send differences; without it they stand alone or answer [`Encoded::Raw`].

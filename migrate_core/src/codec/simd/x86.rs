@@ -1,0 +1,136 @@
+//! Kernels of x86-64: SSE2, AVX2 and AVX-512BW.
+//!
+//! All loads are unaligned ones: on pages that are aligned they cost the same.
+
+use std::arch::is_x86_feature_detected as detected;
+use std::arch::x86_64::*;
+
+use super::{runs, Difference, Kernels, Page, Room, Wrong, CHUNK, PAGE};
+
+/// The sets that this CPU has, the fastest first.
+pub fn available() -> [Option<&'static Kernels>; 3] {
+    // Bit counting comes with every CPU that has AVX2, but it is detected by itself.
+    let bits = detected!("bmi1") && detected!("bmi2");
+    let avx512 = detected!("avx512f") && detected!("avx512bw") && detected!("avx512vl") && bits;
+    [
+        avx512.then_some(&AVX512),
+        (detected!("avx2") && bits).then_some(&AVX2),
+        detected!("sse2").then_some(&SSE2),
+    ]
+}
+
+/// Kernels of one set, out of a register's width in bytes, its load, and what tells zero and difference.
+macro_rules! kernels {
+    ($module:ident, $table:ident, $name:literal, $features:literal, $wide:literal, $vector:ty,
+     load: $load:path, or: $or:path, zero: $zero:expr, differ: $differ:expr, place: $place:path) => {
+        static $table: Kernels = Kernels {
+            name: $name,
+            is_zero: $module::is_zero,
+            equal: $module::equal,
+            encode: $module::encode,
+            apply: $module::apply,
+        };
+
+        mod $module {
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            fn load(bytes: &[u8; $wide]) -> $vector {
+                // SAFETY: the array is as long as the register, and the load needs no alignment.
+                unsafe { $load(bytes.as_ptr().cast()) }
+            }
+
+            /// Whether every byte of the chunk is zero.
+            #[target_feature(enable = $features)]
+            fn zero(chunk: &[u8; CHUNK]) -> bool {
+                let (first, rest) = chunk.as_chunks::<$wide>().0.split_at(1);
+                $zero(rest.iter().fold(load(&first[0]), |all, bytes| $or(all, load(bytes))))
+            }
+
+            #[target_feature(enable = $features)]
+            fn differ(old: &[u8; CHUNK], new: &[u8; CHUNK]) -> u64 {
+                let lanes = old.as_chunks::<$wide>().0.iter().zip(new.as_chunks::<$wide>().0);
+                let bits = lanes.map(|(old, new)| $differ(load(old), load(new)));
+                bits.enumerate().fold(0, |all, (lane, bits)| all | bits << (lane * $wide))
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn is_zero(page: &Page) -> bool {
+                let chunks = page.as_chunks::<CHUNK>().0;
+                // The first chunk tells for almost every page that is not zero.
+                zero(&chunks[0])
+                    && chunks
+                        .as_chunks::<4>()
+                        .0
+                        .iter()
+                        .all(|four| zero(&four[0]) & zero(&four[1]) & zero(&four[2]) & zero(&four[3]))
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn equal(a: &Page, b: &Page) -> bool {
+                let (a, b) = (a.as_chunks::<CHUNK>().0, b.as_chunks::<CHUNK>().0);
+                let fours = a.as_chunks::<4>().0.iter().zip(b.as_chunks::<4>().0);
+                differ(&a[0], &b[0]) == 0
+                    && fours.into_iter().all(|(a, b)| {
+                        (differ(&a[0], &b[0]) | differ(&a[1], &b[1]))
+                            | (differ(&a[2], &b[2]) | differ(&a[3], &b[3]))
+                            == 0
+                    })
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn encode(old: &Page, new: &Page, room: &mut Room) -> Option<usize> {
+                let mut difference = Difference { words: [0; PAGE / CHUNK], summary: 0 };
+                let chunks = old.as_chunks::<CHUNK>().0.iter().zip(new.as_chunks::<CHUNK>().0);
+                for (index, (old, new)) in chunks.enumerate() {
+                    let bits = differ(old, new);
+                    difference.words[index] = bits;
+                    difference.summary |= u64::from(bits != 0) << index;
+                }
+                if difference.summary == 0 {
+                    return Some(0);
+                }
+                runs::write(&difference, new, room)
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn apply(data: &[u8], page: &mut Page) -> Result<(), Wrong> {
+                runs::apply(data, page, |page, to, data, from, bytes| $place(page, to, data, from, bytes))
+            }
+        }
+    };
+}
+
+kernels!(sse2, SSE2, "SSE2", "sse2", 16, __m128i,
+    load: _mm_loadu_si128, or: _mm_or_si128,
+    zero: |all| _mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_setzero_si128())) == 0xffff,
+    differ: |old, new| u64::from(!_mm_movemask_epi8(_mm_cmpeq_epi8(old, new)) as u16),
+    place: runs::place);
+
+kernels!(avx2, AVX2, "AVX2", "avx2,bmi1,bmi2", 32, __m256i,
+    load: _mm256_loadu_si256, or: _mm256_or_si256,
+    zero: |all| _mm256_testz_si256(all, all) == 1,
+    differ: |old, new| u64::from(!_mm256_movemask_epi8(_mm256_cmpeq_epi8(old, new)) as u32),
+    place: runs::place);
+
+kernels!(avx512, AVX512, "AVX-512BW", "avx512f,avx512bw,avx512vl,bmi1,bmi2", 64, __m512i,
+    load: _mm512_loadu_si512, or: _mm512_or_si512,
+    zero: |all| _mm512_test_epi64_mask(all, all) == 0,
+    differ: |old, new| _mm512_cmpneq_epi8_mask(old, new),
+    place: place_masked);
+
+/// Places a run of up to a register's bytes by one masked move; the format bounds no run, so longer ones are copied.
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+fn place_masked(page: &mut Page, to: usize, data: &[u8], from: usize, bytes: usize) {
+    let (to, from) = (&mut page[to..to + bytes], &data[from..from + bytes]);
+    if bytes > CHUNK {
+        to.copy_from_slice(from);
+        return;
+    }
+    let mask = _bzhi_u64(u64::MAX, bytes as u32);
+    // SAFETY: the mask has as many bits as the slices have bytes, and masked lanes are not touched.
+    unsafe {
+        let run = _mm512_maskz_loadu_epi8(mask, from.as_ptr().cast());
+        _mm512_mask_storeu_epi8(to.as_mut_ptr().cast(), mask, run);
+    }
+}
