@@ -4,7 +4,7 @@
 //! equal ones), over sets larger than the cache. zstd and lz4: to the bare libraries. XBZRLE decode and the early
 //! out of zero detection: in nanoseconds, from the cache, as QEMU's encoder is measured.
 //!
-//! `cargo bench --bench codec [MiB of pages] [pairs]`
+//! `cargo bench --bench codec [MiB of pages] [passes]`
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::hint::black_box;
@@ -24,47 +24,52 @@ fn time(pages: usize, work: &mut dyn FnMut(usize)) -> f64 {
     start.elapsed().as_nanos() as f64 / pages as f64
 }
 
-/// Least, median and most.
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+/// Lower quartile, median and upper quartile.
+fn quartiles(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
-    (values[0], values[values.len() / 2], values[values.len() - 1])
+    (values[values.len() / 4], values[values.len() / 2], values[values.len() * 3 / 4])
 }
 
 /// Sizes of a run.
 struct Bench {
     pages: usize,
-    pairs: usize,
+    passes: usize,
 }
 
 impl Bench {
-    /// Runs `ours` and `theirs` by turns and prints their ratio; the first pair warms up.
+    /// Runs `ours` and `theirs` by turns, a few pages each, and prints their ratio. A turn is shorter than a
+    /// scheduler's slice, so that other work on the machine spoils few pairs and not the median; and the two are
+    /// half the set apart, so that neither finds the other's pages in the cache.
     fn ratio(&self, name: &str, pages: usize, ours: &mut dyn FnMut(usize), theirs: &mut dyn FnMut(usize)) {
+        let turn = (pages / 16).clamp(1, 128);
         let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for pair in 0..=self.pairs {
-            let (x, y) = (time(pages, ours), time(pages, theirs));
-            if pair > 0 {
+        for start in (0..self.passes * pages).step_by(turn) {
+            let x = time(turn, &mut |i| ours((start + i) % pages));
+            let y = time(turn, &mut |i| theirs((start + i + pages / 2) % pages));
+            // The first pass warms up.
+            if start >= pages {
                 a.push(x);
                 b.push(y);
                 ratios.push(x / y);
             }
         }
-        let ((low, median, high), (_, a, _), (_, b, _)) = (spread(ratios), spread(a), spread(b));
+        let ((low, median, high), (_, a, _), (_, b, _)) = (quartiles(ratios), quartiles(a), quartiles(b));
         println!("{name:58} {median:6.2} ({low:5.2} to {high:5.2})  {a:9.0} ns against {b:9.0} ns");
     }
 
-    fn alone(&self, name: &str, pages: usize, ours: &mut dyn FnMut(usize)) {
-        let times = (0..=self.pairs).map(|_| time(pages, ours)).skip(1).collect();
-        let (low, median, high) = spread(times);
+    fn alone(&self, name: &str, ours: &mut dyn FnMut(usize)) {
+        let turns = (0..400 * self.passes).map(|turn| time(128, &mut |i| ours(turn * 128 + i)));
+        let (low, median, high) = quartiles(turns.skip(400).collect());
         println!("{name:58} {median:6.1} ns ({low:.1} to {high:.1})");
     }
 }
 
-/// Sums of eight lanes: streaming reads that nothing but memory holds up.
+/// Streaming reads that nothing but memory holds up: sixteen lanes, so that no sum waits for another.
 fn read(page: &Page) -> u64 {
-    let mut lanes = [0u64; 64];
-    for chunk in page.as_chunks::<512>().0 {
+    let mut lanes = [0u64; 16];
+    for chunk in page.as_chunks::<128>().0 {
         for (lane, bytes) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
-            *lane |= u64::from_le_bytes(*bytes);
+            *lane = lane.wrapping_add(u64::from_le_bytes(*bytes));
         }
     }
     lanes.iter().fold(0, |all, lane| all | lane)
@@ -91,7 +96,7 @@ fn zero(bench: &Bench) {
     let random: Vec<Page> = (0..4).map(|_| numbers.page()).collect();
     for kernels in Kernels::available() {
         let name = format!("{}: early out, page in the cache", kernels.name);
-        bench.alone(&name, 100_000, &mut |i| {
+        bench.alone(&name, &mut |i| {
             black_box(kernels.is_zero(black_box(&random[i % 4])));
         });
     }
@@ -119,16 +124,13 @@ fn xbzrle_encode(bench: &Bench) {
         bench.pages
     );
     let mut numbers = Numbers(2);
-    // Few distinct contents, laid out in far more memory than caches hold.
-    let seeds: Vec<Page> = (0..64).map(|_| numbers.page()).collect();
-    let old: Vec<Page> = (0..bench.pages).map(|i| seeds[i % 64]).collect();
+    let old: Vec<Page> = (0..bench.pages).map(|_| numbers.page()).collect();
     let twin = old.clone();
     for (name, change) in CHANGES {
-        let changed: Vec<Page> = seeds.iter().map(|page| change(&mut numbers, page)).collect();
-        let new: Vec<Page> = (0..bench.pages).map(|i| changed[i % 64]).collect();
+        let new: Vec<Page> = old.iter().map(|page| change(&mut numbers, page)).collect();
         let mut compare = |i: usize| assert!(black_box(&old[i]) == black_box(&twin[i]));
         for kernels in Kernels::available() {
-            let mut room = Box::new([0; size_of::<Room>()]);
+            let mut room = Room::new();
             let mut encode = |i: usize| {
                 black_box(kernels.encode(&old[i], &new[i], &mut room));
             };
@@ -144,29 +146,29 @@ fn xbzrle_encode(bench: &Bench) {
 }
 
 fn xbzrle_decode(bench: &Bench) {
-    println!("\nXBZRLE decode, in place, pages in the cache (64 encodings by turns)");
+    println!("\nXBZRLE decode, in place, pages in the cache (1024 encodings by turns)");
     let mut numbers = Numbers(3);
     for (name, change) in [CHANGES[1], CHANGES[2], CHANGES[4], CHANGES[5]] {
         let base = numbers.page();
-        let mut room = [0; size_of::<Room>()];
-        let news: Vec<Page> = (0..64).map(|_| change(&mut numbers, &base)).collect();
+        let mut room = Room::new();
+        let news: Vec<Page> = (0..1024).map(|_| change(&mut numbers, &base)).collect();
         let encodings: Vec<Vec<u8>> = news
             .iter()
             .map(|new| {
                 let used = Kernels::best().encode(&base, new, &mut room).unwrap();
-                room[..used].to_vec()
+                room.bytes(used).to_vec()
             })
             .collect();
         for kernels in Kernels::available() {
             let mut page = base;
             let mut apply =
-                |i: usize| kernels.apply(black_box(&encodings[i % 64]), black_box(&mut page)).unwrap();
-            bench.alone(&format!("{name}: {}", kernels.name), 50_000, &mut apply);
+                |i: usize| kernels.apply(black_box(&encodings[i % 1024]), black_box(&mut page)).unwrap();
+            bench.alone(&format!("{name}: {}", kernels.name), &mut apply);
         }
         let (mut codec, mut page) = (find(&Spec::new("xbzrle")).unwrap(), base);
         let mut whole =
-            |i: usize| codec.decode(&encodings[i % 64], Some(&base), black_box(&mut page)).unwrap();
-        bench.alone(&format!("{name}: the codec, with the copy of the base"), 50_000, &mut whole);
+            |i: usize| codec.decode(&encodings[i % 1024], Some(&base), black_box(&mut page)).unwrap();
+        bench.alone(&format!("{name}: the codec, with the copy of the base"), &mut whole);
         let mut page = base;
         xbzrle::apply(&encodings[0], &mut page).unwrap();
         assert!(page == news[0]);
@@ -296,10 +298,10 @@ fn table() {
 
 fn main() {
     let arguments: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
-    let (mib, pairs) = (arguments.first().copied().unwrap_or(128), arguments.get(1).copied().unwrap_or(9));
-    let bench = Bench { pages: (mib << 20) / PAGE, pairs };
+    let (mib, passes) = (arguments.first().copied().unwrap_or(64), arguments.get(1).copied().unwrap_or(4));
+    let bench = Bench { pages: (mib << 20) / PAGE, passes };
     println!(
-        "codecs: {mib} MiB a set, {pairs} pairs; median (least to most); best set {}",
+        "codecs: {mib} MiB a set, {passes} passes; median (quartiles); best set {}",
         Kernels::best().name
     );
     zero(&bench);

@@ -23,7 +23,7 @@ pub struct XbzrleCodec {
 impl Code for Xbzrle {
     type Codec = XbzrleCodec;
     fn build(self) -> Result<XbzrleCodec> {
-        Ok(XbzrleCodec { kernels: Kernels::best(), room: Box::new([0; size_of::<Room>()]) })
+        Ok(XbzrleCodec { kernels: Kernels::best(), room: Room::new() })
     }
 }
 
@@ -40,7 +40,7 @@ impl Codec for XbzrleCodec {
         // QEMU also sends an encoding of exactly a page's length; raw is as short, and needs no base.
         match base.and_then(|base| self.kernels.encode(base, page, &mut self.room)) {
             Some(used) if used < PAGE => {
-                out.extend_from_slice(&self.room[..used]);
+                out.extend_from_slice(self.room.bytes(used));
                 Encoded::Shorter
             }
             _ => Encoded::Raw,

@@ -17,7 +17,7 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use runs::Wrong;
+pub use runs::{Room, Wrong};
 
 /// Bytes of a kernel's step, and of a mask word.
 const CHUNK: usize = 64;
@@ -28,9 +28,6 @@ struct Difference {
     /// Bit `w` tells whether word `w` has any bit.
     summary: u64,
 }
-
-/// Room for an XBZRLE encoding: a page, and the last step's surplus.
-pub type Room = [u8; PAGE + CHUNK];
 
 /// An instruction set's kernels.
 pub struct Kernels {

@@ -4,10 +4,10 @@
 //! of (unchanged length, changed length, changed bytes); lengths are ULEB128 of at most 14 bits; trailing
 //! unchanged bytes are left out.
 
-use super::{Difference, Page, Room, PAGE};
+use super::{Difference, Page, CHUNK, PAGE};
 
-/// Bytes copied in one step: longer than most runs, as short as a vector register.
-const STEP: usize = 32;
+/// Bytes copied in one step: longer than most runs, so that their number is no hard branch.
+const STEP: usize = CHUNK;
 
 /// What is wrong with XBZRLE data, and where in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,96 +18,113 @@ pub struct Wrong {
     pub what: &'static str,
 }
 
-/// Where an encoding stands.
-struct Encoder<'a> {
-    room: &'a mut Room,
-    used: usize,
-    /// Where the run that is under way began.
-    start: usize,
+/// Where an encoding goes: room for a page and the last step's surplus, and a place to note where runs meet.
+/// One is kept from page to page: to clear it would take as long as to compare two pages.
+pub struct Room {
+    bytes: [u8; PAGE + STEP],
+    /// Where runs begin and end, by turns.
+    edges: [u16; PAGE + GROUP],
 }
 
-impl Encoder<'_> {
-    /// A length: one or two bytes; both are written, and as many as count are kept.
+/// Edges noted in one go: as many as a word of mixed bytes mostly has, so that their number is no hard branch.
+const GROUP: usize = 8;
+
+impl Room {
+    /// An empty one.
+    pub fn new() -> Box<Self> {
+        Box::new(Self { bytes: [0; PAGE + STEP], edges: [0; PAGE + GROUP] })
+    }
+
+    /// The encoding that was written last, of which the kernel said `used`.
+    pub fn bytes(&self, used: usize) -> &[u8] {
+        &self.bytes[..used]
+    }
+
+    /// Notes where runs begin and end; how many edges there are.
     #[inline(always)]
-    fn length(&mut self, n: usize) {
+    fn note_edges(&mut self, difference: &Difference) -> usize {
+        let (words, mut edges, mut with_edges) = (&difference.words, [0; PAGE / CHUNK], 0u64);
+        // A run that ends with its word shows as an edge in the next one.
+        let mut active = difference.summary | difference.summary << 1;
+        while active != 0 {
+            let word = active.trailing_zeros() as usize;
+            active &= active - 1;
+            let before = word.checked_sub(1).map_or(0, |before| words[before] >> 63);
+            edges[word] = words[word] ^ (words[word] << 1 | before);
+            with_edges |= u64::from(edges[word] != 0) << word;
+        }
+        let mut count = 0;
+        while with_edges != 0 {
+            let word = with_edges.trailing_zeros() as usize;
+            with_edges &= with_edges - 1;
+            let mut bits = edges[word];
+            let end = count + bits.count_ones() as usize;
+            while count < end {
+                for place in &mut self.edges[count..count + GROUP] {
+                    *place = (word * CHUNK) as u16 + bits.trailing_zeros() as u16;
+                    bits &= bits.wrapping_sub(1);
+                }
+                count += GROUP;
+            }
+            count = end;
+        }
+        if count % 2 == 1 {
+            self.edges[count] = PAGE as u16;
+            count += 1;
+        }
+        count
+    }
+
+    /// A length at `used`: one or two bytes; both are written, and as many as count are kept. QEMU wants room for two.
+    #[inline(always)]
+    fn length(&mut self, used: usize, n: usize) -> Option<usize> {
+        if used + 2 > PAGE {
+            return None;
+        }
         let long = n >= 0x80;
         let low = (n & 0x7f) | usize::from(long) << 7;
-        self.room[self.used..self.used + 2].copy_from_slice(&[low as u8, (n >> 7) as u8]);
-        self.used += 1 + usize::from(long);
+        self.bytes[used..used + 2].copy_from_slice(&[low as u8, (n >> 7) as u8]);
+        Some(used + 1 + usize::from(long))
     }
 
-    /// The unchanged run ends at `at`. QEMU wants room for two bytes before it writes a length.
+    /// `count` bytes of `new` from `start` on, copied in whole steps where both sides have room for the surplus.
     #[inline(always)]
-    fn unchanged(&mut self, at: usize) -> Option<()> {
-        if self.used + 2 > PAGE {
+    fn literal(&mut self, used: usize, new: &Page, start: usize, count: usize) -> Option<usize> {
+        if used + count > PAGE {
             return None;
         }
-        self.length(at - self.start);
-        self.start = at;
-        Some(())
-    }
-
-    /// The changed run ends at `at`, with bytes from `new`.
-    #[inline(always)]
-    fn changed(&mut self, at: usize, new: &Page) -> Option<()> {
-        let bytes = at - self.start;
-        if self.used + 2 > PAGE {
-            return None;
+        if start + count + STEP > PAGE {
+            self.bytes[used..used + count].copy_from_slice(&new[start..start + count]);
+            return Some(used + count);
         }
-        self.length(bytes);
-        if self.used + bytes > PAGE {
-            return None;
+        let mut done = 0;
+        while done < count {
+            let step = &new[start + done..start + done + STEP];
+            self.bytes[used + done..used + done + STEP].copy_from_slice(step);
+            done += STEP;
         }
-        copy(new, self.start, self.room, self.used, bytes);
-        self.used += bytes;
-        self.start = at;
-        Some(())
-    }
-}
-
-/// Copies `bytes` in whole steps where both sides have room for the surplus.
-#[inline(always)]
-fn copy(from: &Page, at: usize, to: &mut Room, used: usize, bytes: usize) {
-    if at + bytes + STEP > PAGE {
-        to[used..used + bytes].copy_from_slice(&from[at..at + bytes]);
-        return;
-    }
-    let mut done = 0;
-    while done < bytes {
-        to[used + done..used + done + STEP].copy_from_slice(&from[at + done..at + done + STEP]);
-        done += STEP;
+        Some(used + count)
     }
 }
 
 /// Writes the encoding of `new`; see [`super::Kernels::encode`].
 #[inline(always)]
 pub(super) fn write(difference: &Difference, new: &Page, room: &mut Room) -> Option<usize> {
-    let mut encoder = Encoder { room, used: 0, start: 0 };
-    let (mut inside, words) = (false, &difference.words);
-    // A run that ends with its word shows as an edge in the next one.
-    let mut active = difference.summary | difference.summary << 1;
-    while active != 0 {
-        let word = active.trailing_zeros() as usize;
-        active &= active - 1;
-        let before = word.checked_sub(1).map_or(0, |before| words[before] >> 63);
-        let mut edges = words[word] ^ (words[word] << 1 | before);
-        while edges != 0 {
-            let at = word * super::CHUNK + edges.trailing_zeros() as usize;
-            edges &= edges - 1;
-            match inside {
-                false => encoder.unchanged(at)?,
-                true => encoder.changed(at, new)?,
-            }
-            inside = !inside;
-        }
-    }
-    if inside {
-        encoder.changed(PAGE, new)?;
-    } else if encoder.used + 2 > PAGE {
-        // QEMU looks for room before it learns that only unchanged bytes are left.
+    let count = room.note_edges(difference);
+    // A run costs three bytes at least.
+    if count / 2 * 3 > PAGE {
         return None;
     }
-    Some(encoder.used)
+    let (mut used, mut last) = (0, 0);
+    for pair in (0..count).step_by(2) {
+        let (start, end) = (usize::from(room.edges[pair]), usize::from(room.edges[pair + 1]));
+        used = room.length(used, start - last)?;
+        used = room.length(used, end - start)?;
+        used = room.literal(used, new, start, end - start)?;
+        last = end;
+    }
+    // QEMU looks for room before it learns that only unchanged bytes are left.
+    (last == PAGE || used + 2 <= PAGE).then_some(used)
 }
 
 /// A length at `at`, and where what follows it begins. Two bytes must be left: no valid data is shorter.

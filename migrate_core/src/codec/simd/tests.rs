@@ -58,8 +58,8 @@ pub fn model(old: &Page, new: &Page) -> Option<Vec<u8>> {
 }
 
 fn encode(kernels: &Kernels, old: &Page, new: &Page) -> Option<Vec<u8>> {
-    let mut room = [0xaa; size_of::<Room>()];
-    kernels.encode(old, new, &mut room).map(|used| room[..used].to_vec())
+    let mut room = Room::new();
+    kernels.encode(old, new, &mut room).map(|used| room.bytes(used).to_vec())
 }
 
 fn check(old: &Page, new: &Page, align: (usize, usize)) {

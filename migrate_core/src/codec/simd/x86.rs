@@ -22,7 +22,7 @@ pub fn available() -> [Option<&'static Kernels>; 3] {
 /// Kernels of one set, out of a register's width in bytes, its load, and what tells zero and difference.
 macro_rules! kernels {
     ($module:ident, $table:ident, $name:literal, $features:literal, $wide:literal, $vector:ty,
-     load: $load:path, or: $or:path, zero: $zero:expr, differ: $differ:expr, place: $place:path) => {
+     load: $load:path, or: $or:path, zero: $zero:expr, differ: $differ:expr) => {
         static $table: Kernels = Kernels {
             name: $name,
             is_zero: $module::is_zero,
@@ -95,7 +95,7 @@ macro_rules! kernels {
 
             #[target_feature(enable = $features)]
             pub fn apply(data: &[u8], page: &mut Page) -> Result<(), Wrong> {
-                runs::apply(data, page, |page, to, data, from, bytes| $place(page, to, data, from, bytes))
+                runs::apply(data, page, runs::place)
             }
         }
     };
@@ -104,33 +104,14 @@ macro_rules! kernels {
 kernels!(sse2, SSE2, "SSE2", "sse2", 16, __m128i,
     load: _mm_loadu_si128, or: _mm_or_si128,
     zero: |all| _mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_setzero_si128())) == 0xffff,
-    differ: |old, new| u64::from(!_mm_movemask_epi8(_mm_cmpeq_epi8(old, new)) as u16),
-    place: runs::place);
+    differ: |old, new| u64::from(!_mm_movemask_epi8(_mm_cmpeq_epi8(old, new)) as u16));
 
 kernels!(avx2, AVX2, "AVX2", "avx2,bmi1,bmi2", 32, __m256i,
     load: _mm256_loadu_si256, or: _mm256_or_si256,
     zero: |all| _mm256_testz_si256(all, all) == 1,
-    differ: |old, new| u64::from(!_mm256_movemask_epi8(_mm256_cmpeq_epi8(old, new)) as u32),
-    place: runs::place);
+    differ: |old, new| u64::from(!_mm256_movemask_epi8(_mm256_cmpeq_epi8(old, new)) as u32));
 
 kernels!(avx512, AVX512, "AVX-512BW", "avx512f,avx512bw,avx512vl,bmi1,bmi2", 64, __m512i,
     load: _mm512_loadu_si512, or: _mm512_or_si512,
     zero: |all| _mm512_test_epi64_mask(all, all) == 0,
-    differ: |old, new| _mm512_cmpneq_epi8_mask(old, new),
-    place: place_masked);
-
-/// Places a run of up to a register's bytes by one masked move; the format bounds no run, so longer ones are copied.
-#[target_feature(enable = "avx512f,avx512bw,bmi2")]
-fn place_masked(page: &mut Page, to: usize, data: &[u8], from: usize, bytes: usize) {
-    let (to, from) = (&mut page[to..to + bytes], &data[from..from + bytes]);
-    if bytes > CHUNK {
-        to.copy_from_slice(from);
-        return;
-    }
-    let mask = _bzhi_u64(u64::MAX, bytes as u32);
-    // SAFETY: the mask has as many bits as the slices have bytes, and masked lanes are not touched.
-    unsafe {
-        let run = _mm512_maskz_loadu_epi8(mask, from.as_ptr().cast());
-        _mm512_mask_storeu_epi8(to.as_mut_ptr().cast(), mask, run);
-    }
-}
+    differ: |old, new| _mm512_cmpneq_epi8_mask(old, new));
