@@ -13,7 +13,7 @@ fn word(bytes: &[u8; 8]) -> u64 {
 fn nonzero_bytes(word: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     // A byte's top bit is set by its own or by a carry out of its low seven.
-    let tops = ((word & LOW) + LOW | word) & !LOW;
+    let tops = (((word & LOW) + LOW) | word) & !LOW;
     // The product gathers the eight bits, 8 apart, in its top byte.
     (tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
