@@ -63,7 +63,7 @@ impl BlockSpec {
             return wrong("its name must have 1 to 255 bytes".into());
         }
         let unit = if self.huge == HugePages::Explicit { 2 << 20 } else { PAGE as u64 };
-        if self.bytes == 0 || !self.bytes.is_multiple_of(unit) {
+        if self.bytes == 0 || self.bytes % unit != 0 {
             return wrong(format!(
                 "its size must be a positive multiple of {unit} bytes, not {}",
                 self.bytes
