@@ -19,13 +19,31 @@ pub fn available() -> [Option<&'static Kernels>; 3] {
     ]
 }
 
-/// Kernels of one set, out of a register's width in bytes, its load, and what tells zero and difference.
+/// Zero detection of all sets, by 128-bit loads: page after page out of memory they reach the bandwidth of plain
+/// reads, and wider ones, which touch each cache line once, stay a tenth to a quarter below it (AMD EPYC, Zen 4).
+fn is_zero(page: &Page) -> bool {
+    // The first chunk tells for almost every page that is not zero.
+    zero(&page.as_chunks::<CHUNK>().0[0]) && page.as_chunks::<{ 4 * CHUNK }>().0.iter().all(zero)
+}
+
+/// Whether every byte is zero, by one test for all.
+fn zero<const N: usize>(bytes: &[u8; N]) -> bool {
+    let lanes = bytes.as_chunks::<16>().0.iter();
+    // SAFETY: every x86-64 has SSE2; each lane is as long as the register, and the load needs no alignment.
+    unsafe {
+        let all = lanes
+            .fold(_mm_setzero_si128(), |all, lane| _mm_or_si128(all, _mm_loadu_si128(lane.as_ptr().cast())));
+        _mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_setzero_si128())) == 0xffff
+    }
+}
+
+/// Kernels of one set, out of a register's width in bytes, its load, and what tells difference.
 macro_rules! kernels {
     ($module:ident, $table:ident, $name:literal, $features:literal, $wide:literal, $vector:ty,
-     load: $load:path, or: $or:path, zero: $zero:expr, differ: $differ:expr) => {
+     load: $load:path, differ: $differ:expr) => {
         static $table: Kernels = Kernels {
             name: $name,
-            is_zero: $module::is_zero,
+            is_zero,
             equal: $module::equal,
             encode: $module::encode,
             apply: $module::apply,
@@ -40,30 +58,11 @@ macro_rules! kernels {
                 unsafe { $load(bytes.as_ptr().cast()) }
             }
 
-            /// Whether every byte of the chunk is zero.
-            #[target_feature(enable = $features)]
-            fn zero(chunk: &[u8; CHUNK]) -> bool {
-                let (first, rest) = chunk.as_chunks::<$wide>().0.split_at(1);
-                $zero(rest.iter().fold(load(&first[0]), |all, bytes| $or(all, load(bytes))))
-            }
-
             #[target_feature(enable = $features)]
             fn differ(old: &[u8; CHUNK], new: &[u8; CHUNK]) -> u64 {
                 let lanes = old.as_chunks::<$wide>().0.iter().zip(new.as_chunks::<$wide>().0);
                 let bits = lanes.map(|(old, new)| $differ(load(old), load(new)));
                 bits.enumerate().fold(0, |all, (lane, bits)| all | bits << (lane * $wide))
-            }
-
-            #[target_feature(enable = $features)]
-            pub fn is_zero(page: &Page) -> bool {
-                let chunks = page.as_chunks::<CHUNK>().0;
-                // The first chunk tells for almost every page that is not zero.
-                zero(&chunks[0])
-                    && chunks
-                        .as_chunks::<4>()
-                        .0
-                        .iter()
-                        .all(|four| zero(&four[0]) & zero(&four[1]) & zero(&four[2]) & zero(&four[3]))
             }
 
             #[target_feature(enable = $features)]
@@ -102,16 +101,13 @@ macro_rules! kernels {
 }
 
 kernels!(sse2, SSE2, "SSE2", "sse2", 16, __m128i,
-    load: _mm_loadu_si128, or: _mm_or_si128,
-    zero: |all| _mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_setzero_si128())) == 0xffff,
+    load: _mm_loadu_si128,
     differ: |old, new| u64::from(!_mm_movemask_epi8(_mm_cmpeq_epi8(old, new)) as u16));
 
 kernels!(avx2, AVX2, "AVX2", "avx2,bmi1,bmi2", 32, __m256i,
-    load: _mm256_loadu_si256, or: _mm256_or_si256,
-    zero: |all| _mm256_testz_si256(all, all) == 1,
+    load: _mm256_loadu_si256,
     differ: |old, new| u64::from(!_mm256_movemask_epi8(_mm256_cmpeq_epi8(old, new)) as u32));
 
 kernels!(avx512, AVX512, "AVX-512BW", "avx512f,avx512bw,avx512vl,bmi1,bmi2", 64, __m512i,
-    load: _mm512_loadu_si512, or: _mm512_or_si512,
-    zero: |all| _mm512_test_epi64_mask(all, all) == 0,
+    load: _mm512_loadu_si512,
     differ: |old, new| _mm512_cmpneq_epi8_mask(old, new));
