@@ -117,6 +117,19 @@ impl KnobValue for u64 {
     }
 }
 
+impl KnobValue for i64 {
+    fn from_value(value: &Value) -> std::result::Result<Self, String> {
+        let whole = |x: f64| (x.fract() == 0.0 && x.abs() < 9e15).then_some(x as i64);
+        value
+            .as_i64()
+            .or_else(|| value.as_f64().and_then(whole))
+            .ok_or_else(|| format!("a whole number, not {value}"))
+    }
+    fn number(&self) -> Option<f64> {
+        Some(*self as f64)
+    }
+}
+
 impl KnobValue for bool {
     fn from_value(value: &Value) -> std::result::Result<Self, String> {
         value.as_bool().ok_or_else(|| format!("true or false, not {value}"))

@@ -25,7 +25,7 @@ impl Codec for ZeroCodec {
     }
 
     fn encode(&mut self, page: &Page, _base: Option<&Page>, _out: &mut Vec<u8>) -> Encoded {
-        match page.iter().all(|byte| *byte == 0) {
+        match super::is_zero(page) {
             true => Encoded::Shorter,
             false => Encoded::Raw,
         }

@@ -172,11 +172,7 @@ impl GuestMemory {
 
     /// Whether all bytes of `page` are zero.
     pub fn is_zero(&self, page: u64) -> bool {
-        self.with_page(page, |bytes| {
-            // The first word tells for almost every page that is not zero.
-            bytes[..64].iter().all(|b| *b == 0)
-                && bytes.chunks_exact(256).all(|c| c.iter().fold(0, |a, b| a | b) == 0)
-        })
+        self.with_page(page, crate::codec::is_zero)
     }
 
     /// XXH3-64 of `page`. If the guest writes meanwhile it is the hash of some mix of old and new.

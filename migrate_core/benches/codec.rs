@@ -1,0 +1,317 @@
+//! Speeds of the codecs as ratios to what bounds them, both taken in the same run.
+//!
+//! Zero detection: to streaming reads of the same memory. XBZRLE encode: to comparing the same pages (`memcmp` of
+//! equal ones), over sets larger than the cache. zstd and lz4: to the bare libraries. XBZRLE decode and the early
+//! out of zero detection: in nanoseconds, from the cache, as QEMU's encoder is measured.
+//!
+//! `cargo bench --bench codec [MiB of pages] [passes]`
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use migrate_core::codec::conformance::Numbers;
+use migrate_core::codec::simd::{Kernels, Room};
+use migrate_core::codec::{find, xbzrle, Codec, Page};
+use migrate_core::knobs::Spec;
+
+const PAGE: usize = size_of::<Page>();
+
+/// A page where guests have theirs: an address that no vector load crosses a cache line from.
+#[repr(align(4096))]
+#[derive(Clone, Copy)]
+struct Aligned(Page);
+
+impl std::ops::Deref for Aligned {
+    type Target = Page;
+    fn deref(&self) -> &Page {
+        &self.0
+    }
+}
+
+/// Nanoseconds a page of `work` over `pages` pages.
+fn time(pages: usize, work: &mut dyn FnMut(usize)) -> f64 {
+    let start = Instant::now();
+    (0..pages).for_each(work);
+    start.elapsed().as_nanos() as f64 / pages as f64
+}
+
+/// Lower quartile, median and upper quartile.
+fn quartiles(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 4], values[values.len() / 2], values[values.len() * 3 / 4])
+}
+
+/// Sizes of a run.
+struct Bench {
+    pages: usize,
+    passes: usize,
+}
+
+impl Bench {
+    /// Runs `ours` and `theirs` by turns, a few pages each, and prints their ratio. A turn is shorter than a
+    /// scheduler's slice, so that other work on the machine spoils few pairs and not the median; and the two are
+    /// half the set apart, so that neither finds the other's pages in the cache.
+    fn ratio(&self, name: &str, pages: usize, ours: &mut dyn FnMut(usize), theirs: &mut dyn FnMut(usize)) {
+        let turn = (pages / 16).clamp(1, 128);
+        let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for start in (0..self.passes * pages).step_by(turn) {
+            let x = time(turn, &mut |i| ours((start + i) % pages));
+            let y = time(turn, &mut |i| theirs((start + i + pages / 2) % pages));
+            // The first pass warms up.
+            if start >= pages {
+                a.push(x);
+                b.push(y);
+                ratios.push(x / y);
+            }
+        }
+        let ((low, median, high), (_, a, _), (_, b, _)) = (quartiles(ratios), quartiles(a), quartiles(b));
+        println!("{name:58} {median:6.2} ({low:5.2} to {high:5.2})  {a:9.0} ns against {b:9.0} ns");
+    }
+
+    fn alone(&self, name: &str, ours: &mut dyn FnMut(usize)) {
+        let turns = (0..400 * self.passes).map(|turn| time(128, &mut |i| ours(turn * 128 + i)));
+        let (low, median, high) = quartiles(turns.skip(400).collect());
+        println!("{name:58} {median:6.1} ns ({low:.1} to {high:.1})");
+    }
+}
+
+/// Streaming reads that nothing but memory holds up: sixteen lanes, so that no sum waits for another.
+fn read(page: &Page) -> u64 {
+    let mut lanes = [0u64; 16];
+    for chunk in page.as_chunks::<128>().0 {
+        for (lane, bytes) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
+            *lane = lane.wrapping_add(u64::from_le_bytes(*bytes));
+        }
+    }
+    lanes.iter().fold(0, |all, lane| all | lane)
+}
+
+fn zero(bench: &Bench) {
+    println!("\nzero detection, time as a ratio to streaming reads (1.11 is 0.9 of the bandwidth)");
+    // Pages that were never written share one page of zeros: the clone writes them.
+    let pages: Vec<Aligned> = (0..bench.pages).map(|_| *black_box(&Aligned([0; PAGE]))).collect();
+    for kernels in Kernels::available() {
+        let mut ours = |i: usize| assert!(black_box(kernels.is_zero(&pages[i])));
+        bench.ratio(kernels.name, bench.pages, &mut ours, &mut |i| {
+            black_box(read(&pages[i]));
+        });
+    }
+    let mut numbers = Numbers(1);
+    let random: Vec<Page> = (0..4).map(|_| numbers.page()).collect();
+    for kernels in Kernels::available() {
+        let name = format!("{}: early out, page in the cache", kernels.name);
+        bench.alone(&name, &mut |i| {
+            black_box(kernels.is_zero(black_box(&random[i % 4])));
+        });
+    }
+}
+
+/// The sets of changes: name, and a page's successor.
+type Change = (&'static str, fn(&mut Numbers, &Page) -> Page);
+
+const CHANGES: [Change; 6] = [
+    ("identical", |_, page| *page),
+    ("four 4-byte counters", |n, page| n.changed(page, 4, 4)),
+    ("one 512-byte run", |n, page| n.changed(page, 1, 512)),
+    ("half a page of random bytes", |n, page| {
+        let mut new = n.page();
+        new[PAGE / 2..].copy_from_slice(&page[PAGE / 2..]);
+        new
+    }),
+    ("32 scattered 8-byte words", |n, page| n.changed(page, 32, 8)),
+    ("128 scattered bytes", |n, page| n.changed(page, 128, 1)),
+];
+
+fn xbzrle_encode(bench: &Bench) {
+    println!(
+        "\nXBZRLE encode, time as a ratio to memcmp of equal pages; sets of {} pages a side",
+        bench.pages
+    );
+    let mut numbers = Numbers(2);
+    let old: Vec<Aligned> = (0..bench.pages).map(|_| Aligned(numbers.page())).collect();
+    let twin = old.clone();
+    for (name, change) in CHANGES {
+        let new: Vec<Aligned> = old.iter().map(|page| Aligned(change(&mut numbers, page))).collect();
+        let mut compare = |i: usize| assert!(**black_box(&old[i]) == **black_box(&twin[i]));
+        for kernels in Kernels::available() {
+            let mut room = Room::new();
+            let mut encode = |i: usize| {
+                black_box(kernels.encode(&old[i], &new[i], &mut room));
+            };
+            bench.ratio(&format!("{name}: {}", kernels.name), bench.pages, &mut encode, &mut compare);
+        }
+        let (mut codec, mut out) = (find(&Spec::new("xbzrle")).unwrap(), Vec::new());
+        let mut whole = |i: usize| {
+            out.clear();
+            black_box(codec.encode(&new[i], Some(&old[i]), &mut out));
+        };
+        bench.ratio(&format!("{name}: the codec"), bench.pages, &mut whole, &mut compare);
+    }
+}
+
+fn xbzrle_decode(bench: &Bench) {
+    println!("\nXBZRLE decode, in place, pages in the cache (1024 encodings by turns)");
+    let mut numbers = Numbers(3);
+    for (name, change) in [CHANGES[1], CHANGES[2], CHANGES[4], CHANGES[5]] {
+        let base = numbers.page();
+        let mut room = Room::new();
+        let news: Vec<Page> = (0..1024).map(|_| change(&mut numbers, &base)).collect();
+        let encodings: Vec<Vec<u8>> = news
+            .iter()
+            .map(|new| {
+                let used = Kernels::best().encode(&base, new, &mut room).unwrap();
+                room.bytes(used).to_vec()
+            })
+            .collect();
+        for kernels in Kernels::available() {
+            let mut page = base;
+            let mut apply =
+                |i: usize| kernels.apply(black_box(&encodings[i % 1024]), black_box(&mut page)).unwrap();
+            bench.alone(&format!("{name}: {}", kernels.name), &mut apply);
+        }
+        let (mut codec, mut page) = (find(&Spec::new("xbzrle")).unwrap(), base);
+        let mut whole =
+            |i: usize| codec.decode(&encodings[i % 1024], Some(&base), black_box(&mut page)).unwrap();
+        bench.alone(&format!("{name}: the codec, with the copy of the base"), &mut whole);
+        let mut page = base;
+        xbzrle::apply(&encodings[0], &mut page).unwrap();
+        assert!(page == news[0]);
+    }
+}
+
+/// Pages of this program's own file: real and compressible.
+fn executable(count: usize) -> Vec<Page> {
+    let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    bytes.as_chunks::<PAGE>().0.iter().copied().cycle().take(count).collect()
+}
+
+fn libraries(bench: &Bench) {
+    println!("\nzstd and lz4, time as a ratio to the bare library's, pages of an executable");
+    let pages = executable(1024);
+    let (mut out, mut room) = (Vec::with_capacity(2 * PAGE), vec![0; 2 * PAGE]);
+    let encoder = |codec: &mut Box<dyn Codec>, page: &Page, out: &mut Vec<u8>| {
+        out.clear();
+        black_box(codec.encode(page, None, out));
+    };
+    let mut codec = find(&Spec::new("lz4")).unwrap();
+    bench.ratio(
+        "lz4 encode, bare compress_into",
+        1024,
+        &mut |i| encoder(&mut codec, &pages[i], &mut out),
+        &mut |i| {
+            black_box(lz4_flex::block::compress_into(&pages[i], &mut room).unwrap());
+        },
+    );
+    let mut table = lz4_flex::block::CompressTable::default();
+    bench.ratio(
+        "lz4 encode, bare with a table",
+        1024,
+        &mut |i| encoder(&mut codec, &pages[i], &mut out),
+        &mut |i| {
+            black_box(lz4_flex::block::compress_into_with_table(&pages[i], &mut room, &mut table).unwrap());
+        },
+    );
+    decode(bench, "lz4", codec, &pages, &mut |data, page| {
+        lz4_flex::block::decompress_into(data, page).unwrap()
+    });
+    for level in [1, 3] {
+        let mut codec = find(&Spec::new("zstd").with("level", level)).unwrap();
+        let mut bare = zstd::bulk::Compressor::new(level).unwrap();
+        let name = format!("zstd {level} encode");
+        bench.ratio(&name, 1024, &mut |i| encoder(&mut codec, &pages[i], &mut out), &mut |i| {
+            black_box(bare.compress_to_buffer(&pages[i], &mut room[..]).unwrap());
+        });
+        let mut bare = zstd::bulk::Decompressor::new().unwrap();
+        let name = format!("zstd {level}");
+        decode(bench, &name, codec, &pages, &mut |data, page| bare.decompress_to_buffer(data, page).unwrap());
+    }
+}
+
+fn decode(
+    bench: &Bench,
+    name: &str,
+    mut codec: Box<dyn Codec>,
+    pages: &[Page],
+    bare: &mut dyn FnMut(&[u8], &mut [u8]) -> usize,
+) {
+    let encode = |page: &Page| {
+        let mut out = Vec::new();
+        codec.encode(page, None, &mut out);
+        out
+    };
+    let data: Vec<Vec<u8>> = pages.iter().map(encode).filter(|data| !data.is_empty()).collect();
+    let (mut page, mut other) = ([0; PAGE], [0; PAGE]);
+    bench.ratio(
+        &format!("{name} decode"),
+        data.len(),
+        &mut |i| codec.decode(&data[i], None, black_box(&mut page)).unwrap(),
+        &mut |i| assert!(bare(&data[i], black_box(&mut other)) == PAGE),
+    );
+}
+
+/// What each codec makes of pages and of their successors: bytes and time a page.
+fn table() {
+    println!(
+        "\nbytes and ns a page: an executable's pages, then the same with 32 words changed each (base given)"
+    );
+    let mut numbers = Numbers(5);
+    let old = executable(1024);
+    let new: Vec<Page> = old.iter().map(|page| numbers.changed(page, 32, 8)).collect();
+    for spec in ["zero", "xbzrle", "lz4", "zstd", "delta-lz4", "delta-zstd", "dedup", "zero+dedup+delta-zstd"]
+    {
+        let mut cells = String::new();
+        for bases in [None, Some(&old)] {
+            let pages = if bases.is_some() { &new } else { &old };
+            let (mut codec, mut out, mut bytes) = (find(&Spec::new(spec)).unwrap(), Vec::new(), 0);
+            let each = time(1024, &mut |i| {
+                out.clear();
+                let base = bases.map(|bases| &bases[i]);
+                bytes += match codec.encode(&pages[i], base, &mut out) {
+                    migrate_core::codec::Encoded::Shorter => out.len(),
+                    migrate_core::codec::Encoded::Raw => PAGE,
+                };
+            });
+            cells += &format!("  {:5} B {each:7.0} ns", bytes / 1024);
+        }
+        println!("{spec:24}{cells}");
+    }
+    let batched = |pages: &[Page]| {
+        let (mut codec, mut bytes) = (find(&Spec::new("zstd")).unwrap(), 0);
+        let each = time(1024 / 16, &mut |i| {
+            let mut out = Vec::new();
+            codec.encode_batch(&pages[i * 16..(i + 1) * 16], &[None; 16], &mut out);
+            bytes += out.len();
+        });
+        format!("  {:5} B {:7.0} ns", bytes / 1024, each / 16.0)
+    };
+    println!("{:24}{}", "zstd, batches of 16", batched(&old));
+    let mut trained = find(&Spec::new("zstd").with("dictionary", 32768)).unwrap();
+    trained.train(&old[..512]).unwrap();
+    let (mut out, mut bytes) = (Vec::new(), 0);
+    let each = time(512, &mut |i| {
+        out.clear();
+        trained.encode(&old[512 + i], None, &mut out);
+        bytes += if out.is_empty() { PAGE } else { out.len() };
+    });
+    println!(
+        "{:24}  {:5} B {each:7.0} ns (trained on the other half)",
+        "zstd, 32 KiB dictionary",
+        bytes / 512
+    );
+}
+
+fn main() {
+    let arguments: Vec<usize> = std::env::args().filter_map(|a| a.parse().ok()).collect();
+    let (mib, passes) = (arguments.first().copied().unwrap_or(64), arguments.get(1).copied().unwrap_or(4));
+    let bench = Bench { pages: (mib << 20) / PAGE, passes };
+    println!(
+        "codecs: {mib} MiB a set, {passes} passes; median (quartiles); best set {}",
+        Kernels::best().name
+    );
+    zero(&bench);
+    xbzrle_encode(&bench);
+    xbzrle_decode(&bench);
+    libraries(&bench);
+    table();
+}
