@@ -10,6 +10,9 @@ from switchover import units
 from switchover.errors import UsageError
 
 
+_LIMITS = ("blackout", "bandwidth", "dirty_rate", "write_delay")
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a decision was made.
@@ -40,6 +43,8 @@ class Decision:
         percent: Of a throttle: the share of their time for which writers are held back.
         blackout: Of a limit: the longest blackout allowed, in seconds.
         bandwidth: Of a limit: bytes per second that may be used; 0 lifts the limit.
+        dirty_rate: Of a limit: bytes per second that each writer may write.
+        write_delay: Of a limit: seconds that each first write to a page is held back.
     """
 
     kind: str
@@ -47,6 +52,8 @@ class Decision:
     percent: float | None = None
     blackout: float | None = None
     bandwidth: float | None = None
+    dirty_rate: float | None = None
+    write_delay: float | None = None
 
     @classmethod
     def proceed(cls, reason: str = "") -> Decision:
@@ -95,7 +102,7 @@ class Decision:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Decision:
         """Out of JSON."""
-        known = {name: data[name] for name in ("kind", "percent", "blackout", "bandwidth") if name in data}
+        known = {name: data[name] for name in ("kind", "percent", *_LIMITS) if name in data}
         return cls(reason=Reason(**data.get("reason", {})), **known)
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +110,7 @@ class Decision:
         why = self.reason
         own = {
             "throttle": {"percent": self.percent},
-            "limit": {"blackout": self.blackout, "bandwidth": self.bandwidth},
+            "limit": {name: getattr(self, name) for name in _LIMITS},
         }
         reason = {"text": why.text, "quantity": why.quantity, "seen": why.seen, "limit": why.limit}
         return {"kind": self.kind, **own.get(self.kind, {}), "reason": reason}

@@ -14,3 +14,56 @@ class Zero(Codec):
     """Zero pages are named, not sent; the others are raw.
     """
     def __init__(self) -> None: ...
+
+class Xbzrle(Codec):
+    """Runs of bytes changed since the version the destination has, in QEMU's XBZRLE encoding; raw without a base.
+    """
+    def __init__(self) -> None: ...
+
+class Lz4(Codec):
+    """Each page an LZ4 block, without frame or length.
+    """
+    def __init__(self) -> None: ...
+
+class Zstd(Codec):
+    """Each page a Zstandard frame. With a dictionary, which is trained on a sample of the guest's pages and sent
+    ahead, pages that share content with others become far shorter.
+
+    Args:
+        level: Effort; negative levels are faster than 1, which is QEMU's default for `multifd-zstd-level`. From -100 to 22. Default 1.
+        dictionary: Size of the dictionary to train; 0 for none. A hundredth of the sample's size suits. In bytes. From 0 B to 1 MiB. Default 0 B.
+    """
+    def __init__(self, level: int | str = 1, *, dictionary: Size = 0) -> None: ...
+    level: Any
+    dictionary: Any
+
+class Delta(Codec):
+    """The XOR of a page with the version the destination has, mostly zeros, compressed by another codec. Without a
+    base the page itself is compressed.
+
+    Args:
+        inner: What compresses: zstd or lz4. Default zstd.
+        level: Effort of zstd; negative levels are faster than 1. From -100 to 22. Default 1.
+    """
+    def __init__(self, inner: str = 'zstd', *, level: int | str = 1) -> None: ...
+    inner: Any
+    level: Any
+
+class Dedup(Codec):
+    """Pages equal to one sent before are named by four bytes. Each side keeps a window of the last distinct pages.
+
+    Args:
+        window: Memory of the window on each side. In bytes. From 64 KiB to 16 GiB. Default 64 MiB.
+    """
+    def __init__(self, window: Size = 67108864) -> None: ...
+    window: Any
+
+class Chain(Codec):
+    """The first of several codecs that shortens a page encodes it, at the cost of one byte. Cheap and sharp ones
+    go first: zero, dedup, then a difference, then a compressor.
+
+    Args:
+        parts: The codecs, in the order in which they are tried; no chains among them. Default [{'name': 'zero'}, {'name': 'dedup'}, {'name': 'delta'}].
+    """
+    def __init__(self, parts: Any = ...) -> None: ...
+    parts: Any

@@ -541,15 +541,18 @@ impl World for Source {
     }
 
     fn obey(&mut self, act: &Act) -> Result<()> {
+        let cannot = |what: &str| {
+            let reason = format!("asked to {what}, which the memory world cannot do to its writers yet");
+            Err(Error::Policy { reason, source: None })
+        };
         match act {
+            Act::Throttle { .. } => cannot("throttle"),
+            Act::Limit { dirty_rate: Some(_), .. } => cannot("limit the rate of writing"),
+            Act::Limit { write_delay: Some(_), .. } => cannot("delay first writes"),
             Act::Limit { bandwidth: Some(rate), .. } => {
                 self.pace.set(*rate, self.counters.sent().bytes);
                 Ok(())
             }
-            Act::Throttle { .. } => Err(Error::Policy {
-                reason: "asked to throttle, which writers of the memory world cannot be yet".into(),
-                source: None,
-            }),
             _ => Ok(()),
         }
     }
