@@ -63,4 +63,10 @@ impl Codec {
         codec.decode(&bytes, base.as_deref(), &mut page).map_err(|error| to_python(py, error))?;
         Ok(PyBytes::new(py, page.as_slice()))
     }
+
+    fn passed(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = page("a page", data)?;
+        self.codec.lock().unwrap_or_else(PoisonError::into_inner).pass(&bytes);
+        Ok(())
+    }
 }

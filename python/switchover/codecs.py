@@ -47,6 +47,10 @@ class Codec(Part):
         """
         return self._codec.decode(data, base)
 
+    def passed(self, page: Buffer) -> None:
+        """Tells a decoder of a page that came raw: codecs that name earlier pages (`dedup`) must see all of them."""
+        self._codec.passed(page)
+
 
 registry = Registry("codec", Codec, __name__)
 get = registry.get

@@ -9,7 +9,6 @@ from typing import Any
 from switchover import units
 from switchover.errors import UsageError
 
-
 _LIMITS = ("blackout", "bandwidth", "dirty_rate", "write_delay")
 
 
