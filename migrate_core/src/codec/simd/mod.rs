@@ -1,7 +1,7 @@
 //! Kernels over whole pages, in several instruction sets; the fastest that the CPU has is chosen at run time.
 //!
-//! Each kernel gives exactly what [`scalar`] gives; the tests hold every set that the machine has to that.
-//! Encoding has two halves. The first compares the pages and leaves one bit a byte ([`Difference`]), at the
+//! Each kernel gives exactly what `scalar` gives; the tests hold every set that the machine has to that.
+//! Encoding has two halves. The first compares the pages and leaves one bit a byte (`Difference`), at the
 //! speed at which memory delivers them; the second walks the bits and touches only what differs.
 #![allow(unsafe_code)]
 
