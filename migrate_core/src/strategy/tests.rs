@@ -97,6 +97,8 @@ fn drive(strategy: &mut dyn Strategy, model: &mut Model, rounds: usize, mut writ
                 Observation::Waited
             }
             Action::Pause => {
+                // The guest writes until it is stopped: what the last sync must find.
+                write(model);
                 model.paused = true;
                 Observation::Paused
             }
