@@ -1,16 +1,22 @@
 //! The memory world: real memory that a real workload writes, moved over real sockets to another mapping,
 //! another process or another host.
 
+mod channels;
 mod destination;
+mod figures;
+mod greeting;
+mod hand_over;
 mod lane;
+mod pace;
 mod source;
 #[cfg(test)]
 mod tests;
 
 use std::thread::{Builder, JoinHandle};
 
+pub use channels::{Channels, Gauge};
 pub use destination::{receive, Arrived, Reception};
-pub use source::{Channels, Gauge, Sending, Source};
+pub use source::{Sending, Source};
 
 use crate::error::{Error, Result};
 use crate::guest::Workload;

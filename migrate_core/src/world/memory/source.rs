@@ -3,23 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::destination::boot_id;
+use super::channels::by_group;
+use super::figures::Figures;
+use super::greeting::Clock;
 use super::lane::{self, append, Counters, Job, Lane};
+use super::pace::Pace;
+use super::{Channels, Gauge};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
-use crate::guest::{monotonic_ns, Guest, GuestMemory, Progress, PAGE};
+use crate::guest::{Guest, PAGE};
 use crate::link::Stream;
 use crate::policy::Act;
-use crate::report::{BlackoutParts, Event, GuestCost, Happening, Report, TrackingTax};
+use crate::report::{Event, Happening, Report};
 use crate::strategy::{AtSend, Chunk};
 use crate::track::{first_write_ns, Tracker};
-use crate::wire::{checked_runs, Message, Reader, Section, MOST_PAGES};
+use crate::wire::{Message, Reader};
 use crate::world::{Sent, World};
-
-/// Pages that keep to one channel: all versions of a page take the same one, so that they arrive in order.
-const GROUP: u64 = 1 << 10;
-/// Pings by which two machines' clocks are compared.
-const PINGS: usize = 8;
 
 /// How a source sends.
 #[derive(Debug, Clone)]
@@ -45,89 +44,23 @@ impl Default for Sending {
     }
 }
 
-/// The destination's clock as seen from here.
-#[derive(Debug, Clone, Copy, Default)]
-struct Clock {
-    /// Its nanoseconds less ours.
-    ahead_ns: i128,
-    /// How far off that may be, in seconds.
-    error: f64,
-}
-
-/// The sending ends of a link, with their threads. Opening them can fail, so it comes before a guest is
-/// taken from where it is.
-pub struct Channels {
-    lanes: Vec<Lane>,
-    replies: Reader<Stream>,
-    counters: Arc<Counters>,
-}
-
-impl Channels {
-    /// For pages of `memory`, over `streams`, one a channel.
-    pub fn open(memory: &Arc<GuestMemory>, streams: Vec<Stream>, sending: &Sending) -> Result<Self> {
-        let Some(first) = streams.first() else {
-            return Err(Error::usage("a migration needs at least one channel"));
-        };
-        let replies = Reader::new(first.try_clone()?, memory.pages());
-        let counters = Arc::new(Counters::default());
-        let lane = |stream: Stream| {
-            stream.set_write_timeout(Some(sending.stall))?;
-            stream.set_read_timeout(Some(sending.stall))?;
-            Lane::new(stream, Arc::clone(memory), Arc::clone(&counters), sending.find_zeros)
-        };
-        let lanes = streams.into_iter().map(lane).collect::<Result<_>>()?;
-        Ok(Self { lanes, replies, counters })
-    }
-}
-
 /// The memory world at its source.
 pub struct Source {
-    guest: Guest,
-    tracker: Box<dyn Tracker>,
-    sending: Sending,
-    lanes: Vec<Lane>,
-    replies: Reader<Stream>,
-    counters: Arc<Counters>,
-    pace: Pace,
-    clock: Clock,
-    started: Instant,
-    let_go: bool,
-    events: Vec<Event>,
-    skipped: u64,
-    scanned_bytes: u64,
+    pub(super) guest: Guest,
+    pub(super) tracker: Box<dyn Tracker>,
+    pub(super) sending: Sending,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) replies: Reader<Stream>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) pace: Pace,
+    pub(super) clock: Clock,
+    pub(super) started: Instant,
+    pub(super) let_go: bool,
+    pub(super) events: Vec<Event>,
+    pub(super) skipped: u64,
     /// Room for a look at the dirty log of a chunk.
-    scratch: Bitmap,
-    figures: Figures,
-}
-
-/// A look at a source's counters from any thread.
-#[derive(Debug, Clone)]
-pub struct Gauge(Arc<Counters>);
-
-impl Gauge {
-    /// What was put on the link so far.
-    pub fn sent(&self) -> Sent {
-        self.0.sent()
-    }
-}
-
-/// What is told to the report at the end.
-#[derive(Debug, Default)]
-struct Figures {
-    setup: f64,
-    first_page: f64,
-    last_page: f64,
-    paused_at: Duration,
-    parts: BlackoutParts,
-    sender_pause: Option<f64>,
-    guest_gap: Option<f64>,
-    verify_time: f64,
-    verified: Option<bool>,
-    total: f64,
-    first_write_ns: Option<f64>,
-    scan_time: f64,
-    before: Option<(Progress, Progress)>,
-    during: Option<(Progress, Progress)>,
+    pub(super) scratch: Bitmap,
+    pub(super) figures: Figures,
 }
 
 impl Source {
@@ -158,7 +91,6 @@ impl Source {
             let_go: false,
             events: Vec::new(),
             skipped: 0,
-            scanned_bytes: 0,
             scratch,
             figures: Figures::default(),
         }
@@ -179,7 +111,7 @@ impl Source {
         (self.guest, self.let_go)
     }
 
-    fn mark(&mut self, what: Happening) {
+    pub(super) fn mark(&mut self, what: Happening) {
         let time = self.now().as_secs_f64();
         self.events.push(Event { time, what });
     }
@@ -193,46 +125,13 @@ impl Source {
         Ok(())
     }
 
-    fn greet(&mut self) -> Result<()> {
-        let (layout, channels) = (self.guest.memory().layout(), self.lanes.len() as u32);
-        let session = monotonic_ns() ^ u64::from(std::process::id()) << 40;
-        for (channel, lane) in (0..).zip(&mut self.lanes) {
-            let hello = Message::Hello { session, channel, channels, layout: layout.clone() };
-            lane.send(Job::Message(hello))?;
-        }
-        match self.replies.message()? {
-            Message::Welcome { boot_id: theirs } if theirs == boot_id() && !theirs.is_empty() => Ok(()),
-            Message::Welcome { .. } => self.compare_clocks(),
-            other => Err(Error::link(format!("the destination answered {} to hello", other.name()))),
-        }
-    }
-
-    /// Takes the shortest of some round trips: half of it bounds the error.
-    fn compare_clocks(&mut self) -> Result<()> {
-        let mut best: Option<(u64, i128)> = None;
-        for _ in 0..PINGS {
-            let sent = monotonic_ns();
-            self.tell(Message::Ping)?;
-            let Message::Pong { clock_ns } = self.replies.message()? else {
-                return Err(Error::link("the destination did not answer a ping with a pong"));
-            };
-            let trip = monotonic_ns() - sent;
-            let ahead = i128::from(clock_ns) - i128::from(sent + trip / 2);
-            best = best.filter(|(shortest, _)| *shortest <= trip).or(Some((trip, ahead)));
-        }
-        if let Some((trip, ahead_ns)) = best {
-            self.clock = Clock { ahead_ns, error: trip as f64 / 2e9 };
-        }
-        Ok(())
-    }
-
-    fn tell(&mut self, message: Message) -> Result<()> {
+    pub(super) fn tell(&mut self, message: Message) -> Result<()> {
         self.lanes[0].send(Job::Message(message))
     }
 
     fn scan(&mut self, pages: std::ops::Range<u64>, clear: bool, into: &mut Bitmap) -> Result<()> {
         let began = Instant::now();
-        self.scanned_bytes += (pages.end - pages.start) * PAGE as u64;
+        self.figures.scanned_bytes += (pages.end - pages.start) * PAGE as u64;
         // Only a guest that runs needs to be stopped around a tracker that reads and clears in two steps.
         let stop = clear && self.tracker.needs_pause() && self.figures.paused_at.is_zero();
         if stop {
@@ -293,82 +192,6 @@ impl Source {
         Job::Copied(runs, contents)
     }
 
-    /// Sends the execution state and waits for the destination's acknowledgement.
-    fn hand_over(&mut self) -> Result<()> {
-        let state = self.guest.save()?;
-        self.tell(Message::State { state })?;
-        for lane in &mut self.lanes {
-            lane.send(Job::Message(Message::Flush))?;
-        }
-        loop {
-            match self.replies.message()? {
-                Message::Loaded => return Ok(()),
-                Message::Resend { runs } => {
-                    let runs = checked_runs(&runs, self.pages())?;
-                    self.mark(Happening::Resent { pages: runs.iter().map(|run| run.pages).sum() });
-                    // All channels are flushed: one is enough, and order holds.
-                    for piece in pieces(&runs) {
-                        self.lanes[0].send(Job::Pages(vec![piece]))?;
-                    }
-                    self.tell(Message::Flush)?;
-                }
-                other => {
-                    return Err(Error::link(format!(
-                        "the destination answered {} to the execution state",
-                        other.name()
-                    )))
-                }
-            }
-        }
-    }
-
-    /// Compares every page with the destination's, by XXH3-128.
-    fn verify(&mut self) -> Result<()> {
-        self.tell(Message::Verify)?;
-        let (mut next, memory, mut wrong) = (0, Arc::clone(self.guest.memory()), Bitmap::new(self.pages()));
-        while next < memory.pages() {
-            match self.replies.section()? {
-                Section::Hashes { run, hashes } if run.first == next => {
-                    let differing =
-                        run.range().zip(hashes).filter(|(page, hash)| memory.hash_page_128(*page) != *hash);
-                    differing.for_each(|(page, _)| wrong.set(page));
-                    next = run.end();
-                }
-                other => {
-                    return Err(Error::link(format!(
-                        "checksums from page {next} were expected, not {other:?}"
-                    )))
-                }
-            }
-        }
-        self.figures.verified = Some(wrong.is_empty());
-        match wrong.first_from(0) {
-            None => Ok(()),
-            Some(page) => Err(Error::Verification(format!(
-                "{} pages differ between source and destination, the first is page {page}; the guest stays at the source",
-                wrong.count()
-            ))),
-        }
-    }
-
-    /// Lets go, and waits for the word that the guest runs.
-    fn let_go(&mut self) -> Result<()> {
-        lane::settle(&mut self.lanes)?;
-        self.let_go = true;
-        let told = self.tell(Message::Go).and_then(|()| self.replies.message());
-        match told {
-            Ok(Message::Running { first_ran_ns }) => {
-                let gap = i128::from(first_ran_ns)
-                    - self.clock.ahead_ns
-                    - i128::from(self.guest.progress().last_ran_ns);
-                self.figures.guest_gap = Some(gap as f64 / 1e9 - self.figures.verify_time);
-                Ok(())
-            }
-            Ok(other) => Err(after_letting_go(&format!("it answered {}", other.name()))),
-            Err(error) => Err(after_letting_go(&error.to_string())),
-        }
-    }
-
     /// What the peer said before it closed, if it said why; else `error`.
     fn with_peers_reason(&mut self, error: Error) -> Error {
         if !matches!(error, Error::Link { .. }) || error.to_string().contains("gave up") {
@@ -381,63 +204,8 @@ impl Source {
         }
     }
 
-    fn phase(&self, since: Duration) -> f64 {
+    pub(super) fn phase(&self, since: Duration) -> f64 {
         self.now().saturating_sub(since).as_secs_f64()
-    }
-}
-
-fn after_letting_go(why: &str) -> Error {
-    Error::link(format!(
-        "the destination had acknowledged the guest and was told to run it, then {why}; \
-         it may run there, so the guest stays stopped at the source"
-    ))
-}
-
-/// Cuts runs so that each piece fits a section.
-fn pieces(runs: &[Run]) -> impl Iterator<Item = Run> + '_ {
-    runs.iter().flat_map(|run| {
-        let firsts = run.range().step_by(MOST_PAGES as usize);
-        firsts.map(|first| Run { first, pages: MOST_PAGES.min(run.end() - first) })
-    })
-}
-
-/// Sorts runs by the channel that their pages keep to.
-fn by_group(runs: &[Run], channels: u64) -> Vec<(u64, Vec<Run>)> {
-    if channels == 1 {
-        return if runs.is_empty() { Vec::new() } else { vec![(0, runs.to_vec())] };
-    }
-    let mut groups: Vec<(u64, Vec<Run>)> = Vec::new();
-    for run in runs {
-        let mut first = run.first;
-        while first < run.end() {
-            let end = run.end().min((first / GROUP + 1) * GROUP);
-            let (channel, piece) = (first / GROUP % channels, Run { first, pages: end - first });
-            match groups.last_mut() {
-                Some((last, pieces)) if *last == channel => pieces.push(piece),
-                _ => groups.push((channel, vec![piece])),
-            }
-            first = end;
-        }
-    }
-    groups
-}
-
-/// Keeps the bytes sent under a rate that a policy set.
-#[derive(Debug, Default)]
-struct Pace {
-    limit: Option<(f64, Instant, u64)>,
-}
-
-impl Pace {
-    fn set(&mut self, rate: f64, sent: u64) {
-        self.limit = (rate > 0.0).then(|| (rate, Instant::now(), sent));
-    }
-
-    /// How long to wait before more may be sent.
-    fn ahead(&self, sent: u64) -> Duration {
-        self.limit.map_or(Duration::ZERO, |(rate, since, before)| {
-            Duration::from_secs_f64((sent - before) as f64 / rate).saturating_sub(since.elapsed())
-        })
     }
 }
 
@@ -562,44 +330,10 @@ impl World for Source {
     }
 
     fn report(&mut self, report: &mut Report) {
-        let figures = &self.figures;
-        let sending = figures.last_page - figures.first_page;
         report.world = "memory".into();
         report.memory_bytes = self.guest.memory().bytes();
-        (report.total_time, report.setup_time) = (figures.total - figures.verify_time, figures.setup);
-        report.blackout_parts = figures.parts.clone();
-        (report.blackout, report.guest_gap) = (figures.guest_gap, figures.guest_gap);
-        report.guest_gap_error = figures.guest_gap.map(|_| self.clock.error);
-        report.sender_pause = figures.sender_pause;
-        (report.verify_time, report.verified) = (figures.verify_time, figures.verified);
-        report.throughput = if sending > 0.0 { report.sent_bytes as f64 / sending } else { 0.0 };
-        report.guest_cost = guest_cost(figures.before, figures.during);
-        report.tracking = TrackingTax {
-            tracker: self.tracker.name().into(),
-            first_write_ns: figures.first_write_ns,
-            scan_us_per_gib: (self.scanned_bytes > 0)
-                .then(|| figures.scan_time * 1e6 / (self.scanned_bytes as f64 / (1u64 << 30) as f64)),
-            scan_time: figures.scan_time,
-        };
-    }
-}
-
-/// Operations a second between two looks at a guest that ran in between.
-fn per_second(span: Option<(Progress, Progress)>, count: impl Fn(&Progress) -> u64) -> Option<f64> {
-    let (from, to) = span?;
-    let seconds = to.running_ns.saturating_sub(from.running_ns) as f64 / 1e9;
-    (seconds > 0.0).then(|| (count(&to) - count(&from)) as f64 / seconds)
-}
-
-fn guest_cost(before: Option<(Progress, Progress)>, during: Option<(Progress, Progress)>) -> GuestCost {
-    let (rate_before, rate_during) =
-        (per_second(before, |p| p.operations), per_second(during, |p| p.operations));
-    let slowdown = rate_before.zip(rate_during).filter(|(b, _)| *b > 0.0).map(|(b, d)| 1.0 - d / b);
-    GuestCost {
-        before: rate_before,
-        during: rate_during,
-        after: None,
-        slowdown,
-        write_rate: per_second(before, |p| p.written),
+        report.guest_gap_error = self.figures.guest_gap.map(|_| self.clock.error);
+        report.tracking.tracker = self.tracker.name().into();
+        self.figures.report(report);
     }
 }
