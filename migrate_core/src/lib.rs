@@ -6,6 +6,7 @@
 //! * [`bitmap`]: which pages are dirty: a shared atomic bitmap for writers, a plain one for owners.
 //! * [`guest`]: RAM blocks, and the vCPUs whose workloads write to them.
 //! * [`track`]: dirty trackers, which find out what was written.
+//! * [`trace`]: dirty traces: which pages were written when, recorded or generated.
 //! * [`codec`]: page codecs, which make a page's bytes fewer.
 //! * [`strategy`]: how memory moves, as state machines.
 //! * [`policy`]: when to switch over, throttle, give up.
@@ -25,6 +26,7 @@ pub mod link;
 pub mod policy;
 pub mod report;
 pub mod strategy;
+pub mod trace;
 pub mod track;
 pub mod wire;
 pub mod world;

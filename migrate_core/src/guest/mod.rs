@@ -52,6 +52,11 @@ impl GuestSpec {
     pub fn new(layout: Layout, workloads: Vec<Spec>, seed: u64) -> Self {
         Self { layout, workloads, seed, fill: content::default_fill() }
     }
+
+    /// The seed of vCPU `index`: distinct streams from one seed, since vCPUs must not write in step.
+    pub fn vcpu_seed(&self, index: u64) -> u64 {
+        self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index)
+    }
 }
 
 /// The execution state of all vCPUs: what moves at switchover beside memory.
@@ -102,9 +107,7 @@ impl Guest {
         content::fill(&memory, &spec.fill, spec.seed)?;
         let mut workloads = Vec::new();
         for (i, workload) in (0..).zip(&spec.workloads) {
-            // Distinct streams from one seed: vCPUs must not write in step.
-            let seed = spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i);
-            workloads.push(start(workload, seed, &Region::part(&memory, i, parts))?);
+            workloads.push(start(workload, spec.vcpu_seed(i), &Region::part(&memory, i, parts))?);
         }
         Self::with_workloads(memory, workloads)
     }

@@ -95,6 +95,13 @@ pub trait Workload: Send {
     /// damaged.
     fn run(&mut self, ram: &Region, tick: Tick) -> Result<Work>;
 
+    /// Names the pages that [`Workload::run`] would write in a tick, out of a region of `pages`, and goes on
+    /// as if it had: for traces of guests that are in no memory. `None`: what it writes depends on what
+    /// memory holds.
+    fn foresee(&mut self, _pages: u64, _tick: Tick, _write: &mut dyn FnMut(u64)) -> Option<Result<Work>> {
+        None
+    }
+
     /// Checks its data in guest memory, wherever it is; [`Error::Verification`] says what is damaged.
     fn check(&self, ram: &Region) -> Result<()>;
 
