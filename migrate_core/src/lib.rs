@@ -12,7 +12,7 @@
 //! * [`policy`]: when to switch over, throttle, give up.
 //! * [`link`]: byte links over TCP and UNIX sockets, shaped on demand: bandwidth, delay, jitter, outages.
 //! * [`wire`]: the stream between a source and a destination of ours.
-//! * [`world`]: real memory, where a strategy is carried out.
+//! * [`world`]: where a strategy is carried out: real memory, or a simulated guest.
 //! * [`report`]: what a run leaves behind.
 //!
 //! Beside them: [`mod@knobs`], the one mechanism for parts that are named and have parameters, and [`error`].

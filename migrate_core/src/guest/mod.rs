@@ -25,6 +25,7 @@ pub use clock::monotonic_ns;
 pub use io::{read_pages, write_pages};
 pub use memory::{machine_bytes, GuestMemory, Layout};
 pub use pacing::Pacing;
+pub(crate) use random::scramble;
 pub use region::Region;
 pub use vcpu::{Progress, Vcpu, VcpuState};
 pub use workload::Workload;

@@ -45,4 +45,4 @@ mod section;
 mod tests;
 
 pub use message::{checked_runs, Message, PageRuns};
-pub use section::{Kind, Reader, Section, Writer, MOST_PAGES, VERSION};
+pub use section::{pages_bytes, zeros_bytes, Kind, Reader, Section, Writer, MOST_PAGES, VERSION};

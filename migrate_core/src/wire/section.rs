@@ -18,6 +18,10 @@ pub const MOST_PAGES: u64 = 1 << 16;
 
 const MAGIC: [u8; 2] = *b"SW";
 const HEADER: usize = 24;
+/// Bytes of a list of runs before its runs, of a run, and of a page's checksum.
+const RUNS_HEAD: u64 = 8;
+const RUN: u64 = 12;
+const HASH: u64 = 8;
 /// Bytes of a message at most: an execution state or the runs of torn pages.
 const MOST_BODY: u32 = 64 << 20;
 
@@ -55,6 +59,22 @@ fn header(kind: Kind, body: &[u8], payload: u64) -> [u8; HEADER] {
 
 fn checksum(header: &[u8; HEADER], body: &[u8]) -> u64 {
     xxh3_64_with_seed(body, xxh3_64(&header[..16]))
+}
+
+/// Bytes of a section of `pages` pages in `runs` runs; none without pages.
+pub fn pages_bytes(runs: u64, pages: u64) -> u64 {
+    match pages {
+        0 => 0,
+        pages => zeros_bytes(runs) + pages * (HASH + PAGE as u64),
+    }
+}
+
+/// Bytes of a section that names zero pages in `runs` runs; none without runs.
+pub fn zeros_bytes(runs: u64) -> u64 {
+    match runs {
+        0 => 0,
+        runs => HEADER as u64 + RUNS_HEAD + runs * RUN,
+    }
 }
 
 fn put_runs(body: &mut Vec<u8>, runs: &[Run]) {

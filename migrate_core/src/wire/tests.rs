@@ -161,3 +161,17 @@ proptest! {
         prop_assert!(!read_all(noise).1.is_empty());
     }
 }
+
+#[test]
+fn the_sizes_that_are_foretold_are_those_that_are_sent() {
+    let memory = memory();
+    for runs in
+        [vec![Run { first: 0, pages: 5 }], vec![Run { first: 1, pages: 1 }, Run { first: 7, pages: 30 }]]
+    {
+        let (count, pages) = (runs.len() as u64, runs.iter().map(|run| run.pages).sum());
+        let sent = bytes(|writer| writer.pages(&memory, &runs).unwrap()).len() as u64;
+        assert_eq!(super::pages_bytes(count, pages), sent);
+        assert_eq!(super::zeros_bytes(count), bytes(|writer| writer.zeros(&runs).unwrap()).len() as u64);
+    }
+    assert_eq!((super::pages_bytes(0, 0), super::zeros_bytes(0)), (0, 0));
+}

@@ -6,6 +6,7 @@
 
 mod ledger;
 pub mod memory;
+pub mod sim;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;

@@ -1,0 +1,216 @@
+//! Simulated migrations against closed forms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{Scenario, Sim};
+use crate::bitmap::Run;
+use crate::guest::{GuestSpec, Layout, PAGE};
+use crate::knobs::Spec;
+use crate::link::LinkSpec;
+use crate::policy::{self, Act, Decision, Policy, Reason, Round};
+use crate::report::{Outcome, Report};
+use crate::strategy;
+use crate::trace::{generate, Trace, TraceBlock};
+use crate::wire;
+use crate::world::Migration;
+
+/// A link that carries `pages` raw pages a second in chunks of `chunk`.
+fn link(pages: f64, chunk: u64) -> LinkSpec {
+    let bandwidth = pages * wire::pages_bytes(1, chunk) as f64 / chunk as f64;
+    LinkSpec { bandwidth: Some(bandwidth), ..LinkSpec::default() }
+}
+
+fn workload(spec: Spec, pages: u64, seconds: f64, interval: f64) -> Arc<Trace> {
+    let guest = GuestSpec::new(Layout::single(pages * PAGE as u64), vec![spec], 11);
+    let times = [seconds, interval].map(Duration::from_secs_f64);
+    Arc::new(generate(&guest, times[0], times[1]).unwrap())
+}
+
+fn still(pages: u64) -> Arc<Trace> {
+    let mut trace =
+        Trace::new(vec![TraceBlock { name: "ram".into(), pages }], Duration::from_secs(1)).unwrap();
+    trace.push([]).unwrap();
+    Arc::new(trace)
+}
+
+fn run(trace: &Arc<Trace>, strategy: &Spec, policy: &mut dyn Policy, scenario: Scenario) -> Report {
+    let world = Sim::new(Arc::clone(trace), scenario).unwrap();
+    let mut migration = Migration::new(world, strategy::find(strategy).unwrap());
+    migration.run(policy, &mut [], |_, _| {});
+    migration.finish(Report::default()).0
+}
+
+/// Switches over after so many rounds.
+struct After(u32);
+
+impl Policy for After {
+    fn decide(&mut self, round: &Round, _: &[Round]) -> crate::Result<Decision> {
+        let done = round.index + 1 >= self.0;
+        Ok(if done { Decision::switch_over(Reason::default()) } else { Decision::proceed() })
+    }
+}
+
+fn downtime(seconds: f64) -> Box<dyn Policy> {
+    policy::find(&Spec::new("downtime-limit").with("limit", seconds)).unwrap()
+}
+
+#[test]
+fn a_guest_that_writes_nothing_takes_one_round_and_the_size_of_its_memory() {
+    let (pages, rate) = (4096u64, 1000.0);
+    let report = run(
+        &still(pages),
+        &Spec::new("pre-copy"),
+        downtime(0.3).as_mut(),
+        Scenario { link: link(rate, 256), ..Scenario::default() },
+    );
+    assert_eq!(
+        (report.outcome, report.sent_pages, report.rounds.len()),
+        (Outcome::Completed, pages, 2),
+        "{}",
+        report.reason
+    );
+    assert!((report.total_time - pages as f64 / rate).abs() < 1e-6, "{}", report.total_time);
+    assert_eq!(report.blackout, Some(0.0));
+}
+
+#[test]
+fn stop_and_copy_is_black_for_as_long_as_sending_takes() {
+    let scenario = Scenario {
+        link: LinkSpec { rtt: 0.1, ..link(1000.0, 256) },
+        zero_share: 0.25,
+        ..Scenario::default()
+    };
+    let report = run(&still(4096), &Spec::new("stop-and-copy"), &mut After(1), scenario);
+    assert!((900..1150).contains(&report.zero_pages), "{}", report.zero_pages);
+    let expected = (4096 - report.zero_pages) as f64 / 1000.0 + 0.15;
+    assert!((report.blackout.unwrap() / expected - 1.0).abs() < 0.03, "{:?} {expected}", report.blackout);
+}
+
+/// The geometric series: V_(i+1) = lambda V_i, for a sweep that never comes back to a page in a round.
+#[test]
+fn a_sweep_below_the_bandwidth_follows_the_geometric_series() {
+    let (pages, rate) = (16_384u64, 4096.0);
+    for lambda in [0.25, 0.5, 0.8] {
+        let sweep = Spec::new("sweep").with("rate", lambda * rate * PAGE as f64);
+        let trace = workload(sweep, pages, 40.0, 0.01);
+        let early = Spec::new("pre-copy").with("clear", "early");
+        let report =
+            run(&trace, &early, &mut After(5), Scenario { link: link(rate, 256), ..Scenario::default() });
+        let mut remaining = pages as f64;
+        for round in &report.rounds[..5] {
+            remaining *= lambda;
+            let seen = round.remaining_pages as f64;
+            assert!((seen - remaining).abs() < 0.02 * remaining + 8.0, "lambda {lambda}: {seen} {remaining}");
+        }
+    }
+}
+
+/// The three maps of the clear disciplines under uniform writes, from x = 1.
+#[test]
+fn the_three_clear_disciplines_follow_their_closed_forms() {
+    type Form = fn(f64, f64) -> f64;
+    let forms: [(&str, Form); 3] = [
+        ("early", |rho, x| 1.0 - (-rho * x).exp()),
+        ("skip", |rho, x| rho * x / (1.0 + rho * x)),
+        ("late", |rho, x| x + (1.0 - (-rho * x).exp()) * (1.0 - x - 1.0 / rho)),
+    ];
+    let (pages, rate) = (20_000u64, 10_000.0);
+    for rho in [0.8, 2.0] {
+        let uniform = Spec::new("uniform").with("rate", rho * rate * PAGE as f64);
+        let trace = workload(uniform, pages, 10.0, 0.002);
+        for (clear, form) in forms {
+            let strategy = Spec::new("pre-copy").with("clear", clear).with("chunk_pages", 8);
+            let scenario = Scenario { link: link(rate, 8), ..Scenario::default() };
+            let report = run(&trace, &strategy, &mut After(5), scenario);
+            let mut x = 1.0;
+            for round in &report.rounds[..5] {
+                x = form(rho, x);
+                let seen = round.remaining_pages as f64 / pages as f64;
+                assert!((seen - x).abs() < 0.02, "{clear}, rho {rho}, round {}: {seen} {x}", round.index);
+            }
+        }
+    }
+}
+
+/// Throttles or limits at the first round's end, then goes on for some rounds.
+struct Once(Option<Act>, u32);
+
+impl Policy for Once {
+    fn decide(&mut self, round: &Round, history: &[Round]) -> crate::Result<Decision> {
+        match self.0.take() {
+            Some(act) => Ok(Decision::new(act, Reason::default())),
+            None => After(self.1).decide(round, history),
+        }
+    }
+}
+
+#[test]
+fn a_throttled_guest_writes_in_proportion_and_a_limited_one_under_its_limit() {
+    let (pages, rate) = (20_000u64, 20_000.0);
+    let trace = workload(Spec::new("sweep").with("rate", 10_000.0 * PAGE as f64), pages, 60.0, 0.01);
+    let ratio = |act: Option<Act>| {
+        let scenario = Scenario { link: link(rate, 256), ..Scenario::default() };
+        let report = run(&trace, &Spec::new("pre-copy").with("clear", "early"), &mut Once(act, 3), scenario);
+        let rounds = &report.rounds;
+        (
+            rounds[1].remaining_pages as f64 / rounds[0].remaining_pages as f64,
+            report.guest_cost.slowdown.unwrap(),
+        )
+    };
+    let (free, lost) = ratio(None);
+    assert!((free - 0.5).abs() < 0.02 && lost < 1e-9, "{free} {lost}");
+    let (held, lost) = ratio(Some(Act::Throttle { percent: 60.0 }));
+    assert!((held - 0.2).abs() < 0.02 && lost > 0.1, "{held} {lost}");
+    let (limited, lost) = ratio(Some(Act::dirty_rate(2000.0 * PAGE as f64)));
+    assert!((limited - 0.1).abs() < 0.02 && lost > 0.1, "{limited} {lost}");
+    // Each write of the sweep is a first write: 1 ms each beside 0.1 ms of its own.
+    let (delayed, _) = ratio(Some(Act::write_delay(1e-3)));
+    assert!((delayed - 1.0 / 22.0).abs() < 0.01, "{delayed}");
+}
+
+#[test]
+fn a_run_that_never_ends_is_ended_with_the_reason() {
+    let trace = workload(Spec::new("uniform").with("rate", 1e7), 1000, 1.0, 0.1);
+    let scenario = Scenario { link: link(100.0, 256), longest: 100.0, ..Scenario::default() };
+    let report = run(&trace, &Spec::new("pre-copy"), downtime(1e-3).as_mut(), scenario);
+    assert_eq!(report.outcome, Outcome::Failed);
+    assert!(report.reason.contains("100 simulated seconds"), "{}", report.reason);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Invariant 4 in one process, and: more bandwidth never lengthens a stop-and-copy.
+    #[test]
+    fn runs_repeat_and_bandwidth_helps_stop_and_copy(
+        runs in prop::collection::vec((0u64..500, 1u64..12), 0..20), start in 0.0f64..3.0, rate in 50.0f64..5e3, clear in 0..3usize,
+    ) {
+        let mut trace = Trace::new(vec![TraceBlock { name: "ram".into(), pages: 512 }], Duration::from_millis(100)).unwrap();
+        for (first, pages) in runs {
+            trace.push([Run { first, pages }]).unwrap();
+        }
+        trace.push([]).unwrap();
+        let trace = Arc::new(trace);
+        let scenario = |rate| Scenario { link: link(rate, 256), start, ..Scenario::default() };
+        let pre_copy = Spec::new("pre-copy").with("clear", ["early", "skip", "late"][clear]);
+        let once = run(&trace, &pre_copy, &mut After(4), scenario(rate));
+        prop_assert_eq!(once.to_json(), run(&trace, &pre_copy, &mut After(4), scenario(rate)).to_json());
+        prop_assert!(once.outcome == Outcome::Completed && once.sent_pages >= 512);
+        let stop = |rate| run(&trace, &Spec::new("stop-and-copy"), &mut After(1), scenario(rate)).total_time;
+        prop_assert!(stop(rate * 1.5) <= stop(rate));
+    }
+}
+
+#[test]
+fn a_scenario_that_cannot_be_is_refused() {
+    let refused = |scenario| Sim::new(still(8), scenario).err().unwrap().to_string();
+    let base = Scenario { link: link(100.0, 1), ..Scenario::default() };
+    assert!(refused(Scenario::default()).contains("bandwidth"));
+    assert!(refused(Scenario { start: -1.0, ..base.clone() }).contains("start"));
+    assert!(refused(Scenario { zero_share: 2.0, ..base.clone() }).contains("zero_share"));
+    let costs = super::Costs { stop: f64::NAN, ..super::Costs::default() };
+    assert!(refused(Scenario { costs, ..base }).contains("costs"));
+}
