@@ -13,6 +13,8 @@ mod policy;
 mod receiver;
 mod registry;
 mod session;
+mod simulation;
+mod trace;
 mod tracker;
 mod workload;
 
@@ -35,6 +37,10 @@ mod _native {
     use crate::registry::{check, describe};
     #[pymodule_export]
     use crate::session::Session;
+    #[pymodule_export]
+    use crate::simulation::simulate;
+    #[pymodule_export]
+    use crate::trace::Trace;
     #[pymodule_export]
     use crate::tracker::Tracker;
 

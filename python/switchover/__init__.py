@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from switchover.receiver import Receiver
     from switchover.report import Report
     from switchover.round import Round
+    from switchover.simulation import Costs, simulate
     from switchover.strategies import PreCopy, StopAndCopy
+    from switchover.trace import Trace
 
 __all__ = [
+    "Costs",
     "Decision",
     "Guest",
     "Link",
@@ -54,6 +57,7 @@ __all__ = [
     "StopAndCopy",
     "StreamError",
     "SwitchoverError",
+    "Trace",
     "TrackerUnavailable",
     "UsageError",
     "VerificationError",
@@ -63,6 +67,7 @@ __all__ = [
     "errors",
     "migrate",
     "policies",
+    "simulate",
     "strategies",
     "trackers",
     "units",
@@ -79,7 +84,9 @@ _HOMES = {
     "switchover.receiver": ("Receiver",),
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
+    "switchover.simulation": ("Costs", "simulate"),
     "switchover.strategies": ("PreCopy", "StopAndCopy"),
+    "switchover.trace": ("Trace",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = ("codecs", "contents", "errors", "policies", "strategies", "trackers", "units", "workloads")

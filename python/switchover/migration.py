@@ -69,7 +69,7 @@ class Migration:
         self.guest = guest
         self._strategy = strategies.registry.of(strategy)
         self._policy = None if policy is None else policies.of(policy)
-        self._watchers = _named(shadow)
+        self._watchers = named(shadow)
         self._link = Link.of(link)
         self._tracker = {"name": "auto"} if tracker == "auto" else trackers.registry.of(tracker).spec()
         self._to = _checked_place(to, guest)
@@ -274,7 +274,7 @@ def migrate(
     return report
 
 
-def _named(
+def named(
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str],
 ) -> dict[str, policies.Judge]:
     if isinstance(shadow, str) or callable(shadow):

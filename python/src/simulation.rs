@@ -1,0 +1,75 @@
+//! Simulated migrations.
+
+use std::sync::atomic::Ordering;
+
+use migrate_core::knobs::Spec;
+use migrate_core::policy::Policy;
+use migrate_core::report::Report;
+use migrate_core::strategy;
+use migrate_core::world::sim::{Scenario, Sim};
+use migrate_core::world::{Migration, Step};
+use pyo3::prelude::*;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::errors::to_python;
+use crate::registry::parse;
+use crate::trace::Trace;
+use crate::{interrupt, policy};
+
+/// A simulation as Python asks for it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plan {
+    strategy: Spec,
+    scenario: Scenario,
+    /// What the report says about who took part.
+    policy: Value,
+    guest: Value,
+    codec: Value,
+}
+
+impl Plan {
+    fn report(&self) -> Report {
+        let mut strategy = serde_json::json!(self.strategy);
+        strategy["codec"] = self.codec.clone();
+        Report {
+            strategy,
+            policy: self.policy.clone(),
+            link: serde_json::json!(self.scenario.link),
+            guest: self.guest.clone(),
+            ..Report::default()
+        }
+    }
+}
+
+/// Runs a migration of `trace`: the report as JSON, and the error behind a failure. `policy` and `watchers`
+/// are specs as JSON, or callables from a round's JSON to a decision's.
+#[pyfunction]
+pub fn simulate(
+    py: Python<'_>,
+    trace: &Trace,
+    plan: &str,
+    policy: &Bound<'_, PyAny>,
+    watchers: Vec<(String, Bound<'_, PyAny>)>,
+) -> PyResult<(String, Option<PyErr>)> {
+    let plan: Plan = parse(py, "simulation", plan)?;
+    let mut policy = policy::out_of(policy)?;
+    let mut watchers = watchers
+        .into_iter()
+        .map(|(name, given)| Ok((name, policy::out_of(&given)?)))
+        .collect::<PyResult<Vec<(String, Box<dyn Policy>)>>>()?;
+    let made = Sim::new(trace.core(), plan.scenario.clone())
+        .and_then(|world| Ok(Migration::new(world, strategy::find(&plan.strategy)?)));
+    let mut migration = made.map_err(|error| to_python(py, error))?;
+    let cancelled = migration.canceller();
+    let cancel = || cancelled.store(true, Ordering::Relaxed);
+    let mut next =
+        |migration: &mut Migration<Sim>| interrupt::run(py, &cancel, || Ok(migration.next_round()));
+    while let Step::Decide(round) = next(&mut migration)? {
+        py.detach(|| migration.judge(&round, policy.as_mut(), &mut watchers));
+    }
+    let error = migration.take_error().map(|error| to_python(py, error));
+    let (report, _) = migration.finish(plan.report());
+    Ok((report.to_json(), error))
+}
