@@ -64,7 +64,7 @@ pub fn simulate(
     let mut migration = made.map_err(|error| to_python(py, error))?;
     let cancelled = migration.canceller();
     let cancel = || cancelled.store(true, Ordering::Relaxed);
-    let mut next =
+    let next =
         |migration: &mut Migration<Sim>| interrupt::run(py, &cancel, || Ok(migration.next_round()));
     while let Step::Decide(round) = next(&mut migration)? {
         py.detach(|| migration.judge(&round, policy.as_mut(), &mut watchers));

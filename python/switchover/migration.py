@@ -277,6 +277,7 @@ def migrate(
 def named(
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str],
 ) -> dict[str, policies.Judge]:
+    """Policies by name, out of a list or a dict of them."""
     if isinstance(shadow, str) or callable(shadow):
         raise UsageError("shadow takes a list of policies, or a dict of them by name")
     if hasattr(shadow, "items"):

@@ -141,9 +141,8 @@ class Trace:
 
     @property
     def dirty_rate(self) -> NDArray[np.float64]:
-        """Bytes of distinct pages written per second, in each interval: an interval statistic, which falls as
-        intervals get longer."""
-        return self.written_pages * (_native.PAGE / self.interval)
+        """Bytes of distinct pages written per second, in each interval; it falls as intervals get longer."""
+        return self.written_pages.astype(np.float64) * (_native.PAGE / self.interval)
 
     def unique_pages(self, windows: Sequence[units.Time]) -> NDArray[np.float64]:
         """The working-set curve U(t): the mean number of distinct pages written in windows of these lengths.
