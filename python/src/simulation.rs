@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use migrate_core::knobs::Spec;
 use migrate_core::policy::Policy;
 use migrate_core::report::Report;
-use migrate_core::strategy;
-use migrate_core::world::sim::{Scenario, Sim};
+use migrate_core::world::sim::{scaled, Scenario, Sim};
 use migrate_core::world::{Migration, Step};
 use pyo3::prelude::*;
 use serde::Deserialize;
@@ -23,6 +22,8 @@ use crate::{interrupt, policy};
 struct Plan {
     strategy: Spec,
     scenario: Scenario,
+    /// Follow one page in so many.
+    sample: u64,
     /// What the report says about who took part.
     policy: Value,
     guest: Value,
@@ -59,13 +60,13 @@ pub fn simulate(
         .into_iter()
         .map(|(name, given)| Ok((name, policy::out_of(&given)?)))
         .collect::<PyResult<Vec<(String, Box<dyn Policy>)>>>()?;
-    let made = Sim::new(trace.core(), plan.scenario.clone())
-        .and_then(|world| Ok(Migration::new(world, strategy::find(&plan.strategy)?)));
+    let replay = py.detach(|| trace.replay(plan.sample)).map_err(|error| to_python(py, error))?;
+    let made = Sim::new(replay, plan.scenario.clone())
+        .and_then(|world| Ok(Migration::new(world, scaled(plan.strategy.clone(), plan.sample)?)));
     let mut migration = made.map_err(|error| to_python(py, error))?;
     let cancelled = migration.canceller();
     let cancel = || cancelled.store(true, Ordering::Relaxed);
-    let next =
-        |migration: &mut Migration<Sim>| interrupt::run(py, &cancel, || Ok(migration.next_round()));
+    let next = |migration: &mut Migration<Sim>| interrupt::run(py, &cancel, || Ok(migration.next_round()));
     while let Step::Decide(round) = next(&mut migration)? {
         py.detach(|| migration.judge(&round, policy.as_mut(), &mut watchers));
     }

@@ -1,9 +1,10 @@
 //! Dirty traces: rows cross as packed little-endian records, 20 bytes each.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use migrate_core::guest::GuestSpec;
-use migrate_core::trace::{self as core, Row, TraceBlock, UniquePages};
+use migrate_core::trace::{self as core, Replay, Row, TraceBlock, UniquePages};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -19,13 +20,25 @@ const ROW: usize = 20;
 /// A dirty trace.
 #[pyclass(frozen, module = "switchover._native")]
 pub struct Trace {
-    trace: Arc<core::Trace>,
+    trace: core::Trace,
+    /// Made ready for replay when first asked for, by how many pages each stands for.
+    replays: Mutex<HashMap<u64, Arc<Replay>>>,
 }
 
 impl Trace {
-    /// The trace itself.
-    pub fn core(&self) -> Arc<core::Trace> {
-        Arc::clone(&self.trace)
+    fn over(trace: core::Trace) -> Self {
+        Self { trace, replays: Mutex::default() }
+    }
+
+    /// Its replay of one page in `weight`, made once.
+    pub fn replay(&self, weight: u64) -> migrate_core::Result<Arc<Replay>> {
+        let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(replay) = replays.get(&weight) {
+            return Ok(Arc::clone(replay));
+        }
+        let replay = Arc::new(Replay::sampled(&self.trace, weight)?);
+        replays.insert(weight, Arc::clone(&replay));
+        Ok(replay)
     }
 }
 
@@ -57,7 +70,7 @@ impl Trace {
         let blocks = blocks.into_iter().map(|(name, pages)| TraceBlock { name, pages }).collect();
         let interval = seconds("interval", interval)?;
         let made = core::Trace::from_rows(blocks, interval, intervals, records.iter().map(row));
-        Ok(Self { trace: Arc::new(made.map_err(|error| to_python(py, error))?) })
+        Ok(Self::over(made.map_err(|error| to_python(py, error))?))
     }
 
     /// What a guest (its spec as JSON) would write, without waiting for it.
@@ -66,7 +79,7 @@ impl Trace {
         let guest: GuestSpec = parse(py, "guest", guest)?;
         let (duration, interval) = (seconds("duration", duration)?, seconds("interval", interval)?);
         let trace = interrupt::run_to_end(py, || core::generate(&guest, duration, interval))?;
-        Ok(Self { trace: Arc::new(trace) })
+        Ok(Self::over(trace))
     }
 
     fn rows<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

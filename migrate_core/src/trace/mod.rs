@@ -6,6 +6,7 @@
 mod curve;
 mod generate;
 mod index;
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use curve::UniquePages;
 pub use generate::generate;
 pub use index::WriteIndex;
+pub use replay::{Replay, Write};
 
 use crate::bitmap::Run;
 use crate::error::{Error, Result};

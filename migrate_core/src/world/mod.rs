@@ -26,6 +26,10 @@ pub trait World {
     fn now(&self) -> Duration;
     /// Pages of the guest.
     fn pages(&self) -> u64;
+    /// Pages of a larger guest that each page stands for, where only a sample of them is followed.
+    fn weight(&self) -> u64 {
+        1
+    }
     /// Readies both sides; round 0 follows.
     fn begin(&mut self) -> Result<()>;
     /// Reads the dirty log into `dirty`, which is empty, clearing it or not.
@@ -206,7 +210,8 @@ impl<W: World> Migration<W> {
 
     fn begin(&mut self) -> Result<Action> {
         self.world.begin()?;
-        self.ledger = Some(Ledger::new(self.world.pages() * crate::guest::PAGE as u64, self.world.now()));
+        let pages = self.world.pages() * self.world.weight();
+        self.ledger = Some(Ledger::new(pages * crate::guest::PAGE as u64, self.world.now()));
         self.tell(&Told::Began)
     }
 
@@ -267,7 +272,7 @@ impl<W: World> Migration<W> {
         let Some(ledger) = &mut self.ledger else {
             return Err(Error::usage("a round ended before the beginning"));
         };
-        let mut round = ledger.end_round(now, sent, remaining_pages, live);
+        let mut round = ledger.end_round(now, sent, remaining_pages * self.world.weight(), live);
         round.throttle = self.throttle;
         self.rounds.push(round.clone());
         if live {

@@ -23,11 +23,12 @@ use super::{Sent, World};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::PAGE;
+use crate::knobs::Spec;
 use crate::link::LinkSpec;
 use crate::policy::Act;
 use crate::report::{Event, GuestCost, Happening, Report};
-use crate::strategy::{AtSend, Chunk};
-use crate::trace::Trace;
+use crate::strategy::{AtSend, Chunk, Strategy};
+use crate::trace::Replay;
 use crate::wire;
 
 /// What is simulated, beside the trace and the strategy. Times in seconds.
@@ -58,9 +59,20 @@ impl Default for Scenario {
     }
 }
 
+/// The knobs of a strategy for a replay that follows one page in `weight`: chunks of as many bytes.
+pub fn scaled(mut strategy: Spec, weight: u64) -> Result<Box<dyn Strategy>> {
+    let whole = strategy.knobs.get("chunk_pages").and_then(serde_json::Value::as_u64);
+    if weight > 1 {
+        strategy = strategy.with("chunk_pages", (whole.unwrap_or(256) / weight).max(1));
+    }
+    crate::strategy::find(&strategy)
+}
+
 /// The simulated world.
 pub struct Sim {
     pages: u64,
+    /// Pages of the guest that each page here stands for.
+    weight: u64,
     scenario: Scenario,
     line: Line,
     writer: Writer,
@@ -84,18 +96,19 @@ struct Figures {
 }
 
 impl Sim {
-    /// A guest that writes as `trace` did.
-    pub fn new(trace: Arc<Trace>, scenario: Scenario) -> Result<Self> {
+    /// A guest that writes as `replay` says.
+    pub fn new(replay: Arc<Replay>, scenario: Scenario) -> Result<Self> {
         let line = Line::new(&scenario.link)?;
         scenario.costs.validate()?;
         if !(0.0..=1.0).contains(&scenario.zero_share) {
             return Err(Error::usage(format!("zero_share must be from 0 to 1, not {}", scenario.zero_share)));
         }
-        let pages = trace.pages();
+        let (pages, weight) = (replay.pages(), replay.weight());
         Ok(Self {
             pages,
+            weight,
             line,
-            writer: Writer::new(trace, scenario.start)?,
+            writer: Writer::new(replay, scenario.start)?,
             now: 0.0,
             dirty: Bitmap::new(pages),
             zeros: zero_pages(pages, scenario.zero_share),
@@ -105,6 +118,11 @@ impl Sim {
             figures: Figures::default(),
             events: Vec::new(),
         })
+    }
+
+    /// The guest's memory.
+    fn bytes(&self) -> u64 {
+        self.pages * self.weight * PAGE as u64
     }
 
     fn mark(&mut self, what: Happening) {
@@ -153,7 +171,7 @@ impl Sim {
         };
         let bytes =
             wire::pages_bytes(others as u64, pages - zero_pages) + wire::zeros_bytes(zeros.len() as u64);
-        Sent { bytes, pages, zero_pages, ..Sent::default() }
+        Sent { bytes: bytes * self.weight, pages, zero_pages, ..Sent::default() }
     }
 }
 
@@ -197,6 +215,10 @@ impl World for Sim {
         self.pages
     }
 
+    fn weight(&self) -> u64 {
+        self.weight
+    }
+
     fn begin(&mut self) -> Result<()> {
         self.pass(self.scenario.costs.setup + self.line.round_trip())?;
         self.dirty.clear_all();
@@ -205,7 +227,7 @@ impl World for Sim {
     }
 
     fn sync(&mut self, clear: bool, dirty: &mut Bitmap) -> Result<()> {
-        let scan = self.scenario.costs.scan_per_gib * (self.pages * PAGE as u64) as f64 / (1u64 << 30) as f64;
+        let scan = self.scenario.costs.scan_per_gib * self.bytes() as f64 / (1u64 << 30) as f64;
         self.pass(self.now + scan)?;
         dirty.union_with(&self.dirty);
         if clear {
@@ -217,11 +239,11 @@ impl World for Sim {
     fn send(&mut self, chunk: &Chunk, spilled: &mut Bitmap) -> Result<()> {
         let runs = self.prepare(chunk, spilled);
         let sent = self.encode(&runs);
-        self.sent.skipped_pages += chunk.pages() - sent.pages;
+        self.sent.skipped_pages += (chunk.pages() - sent.pages) * self.weight;
         let until = self.line.sent_at(self.now, sent.bytes, self.paused_at.is_none());
         self.sent.bytes += sent.bytes;
-        self.sent.pages += sent.pages;
-        self.sent.zero_pages += sent.zero_pages;
+        self.sent.pages += sent.pages * self.weight;
+        self.sent.zero_pages += sent.zero_pages * self.weight;
         self.pass(until)
     }
 
@@ -281,7 +303,7 @@ impl World for Sim {
     fn report(&mut self, report: &mut Report) {
         let sending = self.figures.last_page - self.figures.first_page;
         report.world = "sim".into();
-        report.memory_bytes = self.pages * PAGE as u64;
+        report.memory_bytes = self.bytes();
         (report.total_time, report.setup_time) = (self.figures.total, self.figures.first_page);
         (report.blackout, report.guest_gap) = (self.figures.blackout, self.figures.blackout);
         report.guest_gap_error = self.figures.blackout.map(|_| 0.0);

@@ -4,21 +4,19 @@ use std::sync::Arc;
 
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
-use crate::guest::{scramble, PAGE};
-use crate::trace::Trace;
+use crate::guest::PAGE;
+use crate::trace::Replay;
 
-/// Replays a trace. Within its interval a page is written at one moment, spread evenly over the interval
-/// by the page's number, since the trace does not know it.
+/// A trace being replayed.
 #[derive(Debug)]
 pub(super) struct Writer {
-    trace: Arc<Trace>,
-    interval: f64,
-    /// Intervals entered so far, the one under way included; beyond the end the trace starts over.
-    entered: u64,
-    /// Guest time of the end of the interval under way.
-    until: f64,
-    /// Writes of the interval under way: guest time and page, the latest first.
-    due: Vec<(f64, u64)>,
+    replay: Arc<Replay>,
+    /// The interval under way; beyond the end the trace starts over.
+    number: u64,
+    /// Writes of it that are done.
+    done: usize,
+    /// Guest time at which it began.
+    began: f64,
     guest_time: f64,
     wall_time: f64,
     throttle: f64,
@@ -33,22 +31,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Enters `trace` at `start` seconds.
-    pub(super) fn new(trace: Arc<Trace>, start: f64) -> Result<Self> {
-        if trace.intervals() == 0 {
-            return Err(Error::usage("the trace has no interval"));
+    /// Enters the trace at `start` seconds.
+    pub(super) fn new(replay: Arc<Replay>, start: f64) -> Result<Self> {
+        if !(0.0..=1e9).contains(&start) {
+            return Err(Error::usage(format!("start must be from 0 to 1000000000 s, not {start}")));
         }
-        if !(start >= 0.0 && start.is_finite()) {
-            return Err(Error::usage(format!("start must be 0 s or more, not {start}")));
-        }
-        let (interval, written) = (trace.interval().as_secs_f64(), Bitmap::new(trace.pages()));
-        let (skipped, offset) = ((start / interval) as u64, start % interval);
+        let (number, written) = ((start / replay.interval()) as u64, Bitmap::new(replay.pages()));
         let mut writer = Self {
-            trace,
-            interval,
-            entered: skipped,
-            until: -offset,
-            due: Vec::new(),
+            number,
+            done: 0,
+            began: number as f64 * replay.interval() - start,
+            replay,
             guest_time: 0.0,
             wall_time: 0.0,
             throttle: 0.0,
@@ -58,8 +51,9 @@ impl Writer {
             held_until: 0.0,
             written,
         };
-        writer.enter();
-        writer.due.retain(|(time, _)| *time >= 0.0);
+        while writer.next().is_some_and(|(time, _)| time < 0.0) {
+            writer.done += 1;
+        }
         Ok(writer)
     }
 
@@ -70,12 +64,12 @@ impl Writer {
 
     /// Lets it dirty `rate` bytes per second; 0 lifts the limit.
     pub(super) fn limit(&mut self, rate: f64) {
-        self.spacing = if rate > 0.0 { PAGE as f64 / rate } else { 0.0 };
+        self.spacing = if rate > 0.0 { (PAGE as u64 * self.replay.weight()) as f64 / rate } else { 0.0 };
     }
 
     /// Holds it for `seconds` at each first write.
     pub(super) fn delay(&mut self, seconds: f64) {
-        self.delay = seconds.max(0.0);
+        self.delay = seconds.max(0.0) * self.replay.weight() as f64;
     }
 
     /// Pages written since the migration's start.
@@ -88,17 +82,13 @@ impl Writer {
         (self.wall_time > 0.0).then(|| (1.0 - self.guest_time / self.wall_time).max(0.0))
     }
 
-    fn enter(&mut self) {
-        let index = (self.entered % u64::from(self.trace.intervals())) as u32;
-        let (from, spread) = (self.until, self.interval / (1u64 << 32) as f64);
-        let salt = scramble(self.entered);
-        let pages = self.trace.written(index).iter().flat_map(|run| run.range());
-        let due = pages.map(|page| (from + (scramble(page ^ salt) >> 32) as f64 * spread, page));
-        self.due.clear();
-        self.due.extend(due);
-        self.due.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
-        self.entered += 1;
-        self.until += self.interval;
+    /// The next write of the interval under way: guest time and page.
+    fn next(&self) -> Option<(f64, u64)> {
+        let (moment, page) = self.replay.writes(self.number).get(self.done)?;
+        Some((
+            self.began + f64::from(*moment) * (self.replay.interval() / (1u64 << 32) as f64),
+            u64::from(*page),
+        ))
     }
 
     /// Runs from wall time `from` to `to`, noting what it writes in `dirty`.
@@ -107,16 +97,17 @@ impl Writer {
         self.wall_time += (to - from).max(0.0);
         loop {
             wall = wall.max(self.held_until);
-            let next = self.due.last().map_or(self.until, |(time, _)| *time);
-            let reached = wall + (next - self.guest_time).max(0.0) / speed;
+            let next = self.next();
+            let time = next.map_or(self.began + self.replay.interval(), |(time, _)| time);
+            let reached = wall + (time - self.guest_time).max(0.0) / speed;
             if reached > to {
                 self.guest_time += (to - wall).max(0.0) * speed;
                 return;
             }
-            (wall, self.guest_time) = (reached, self.guest_time.max(next));
-            match self.due.last() {
-                None => self.enter(),
-                Some((_, page)) => self.write(*page, wall, dirty),
+            (wall, self.guest_time) = (reached, self.guest_time.max(time));
+            match next {
+                None => (self.number, self.done, self.began) = (self.number + 1, 0, time),
+                Some((_, page)) => self.write(page, wall, dirty),
             }
         }
     }
@@ -133,6 +124,6 @@ impl Writer {
             self.held_until = wall + self.delay;
         }
         self.written.set(page);
-        self.due.pop();
+        self.done += 1;
     }
 }
