@@ -70,3 +70,19 @@ def test_what_cannot_be_is_refused(trace: sw.Trace) -> None:
             sw.simulate(trace, **wrong)
     with pytest.raises(sw.UsageError, match="no interval"):
         sw.simulate(sw.Trace([], {"ram": 4}, 1))
+
+
+def test_many_runs_give_what_single_runs_give(trace: sw.Trace) -> None:
+    runs = [
+        {"policy": sw.policies.DowntimeLimit(f"{limit}ms"), "link": "500Mbit/s", "start": start}
+        for limit in (20, 80)
+        for start in (0, 1.5)
+    ]
+    rows = sw.simulate_many(trace, runs)
+    for run, row in zip(runs, rows, strict=True):
+        report = sw.simulate(trace, **run)
+        assert (row["outcome"], row["total_time"], row["blackout"]) == ("completed", report.total_time, report.blackout)
+        assert (row["sent_bytes"], row["rounds"]) == (report.sent_bytes, len(report.rounds))
+    with pytest.raises(sw.UsageError, match="policy"):
+        sw.simulate_many(trace, [{"policy": lambda round, history: sw.Decision.proceed()}])
+    assert len(sw.simulate_many(trace, [])) == 0

@@ -38,7 +38,7 @@ mod _native {
     #[pymodule_export]
     use crate::session::Session;
     #[pymodule_export]
-    use crate::simulation::simulate;
+    use crate::simulation::{simulate, simulate_many};
     #[pymodule_export]
     use crate::trace::Trace;
     #[pymodule_export]

@@ -1,11 +1,11 @@
 //! Simulated migrations.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use migrate_core::knobs::Spec;
 use migrate_core::policy::Policy;
 use migrate_core::report::Report;
-use migrate_core::world::sim::{scaled, Scenario, Sim};
+use migrate_core::world::sim::{self, scaled, Scenario, Sim, Trial};
 use migrate_core::world::{Migration, Step};
 use pyo3::prelude::*;
 use serde::Deserialize;
@@ -73,4 +73,23 @@ pub fn simulate(
     let error = migration.take_error().map(|error| to_python(py, error));
     let (report, _) = migration.finish(plan.report());
     Ok((report.to_json(), error))
+}
+
+/// Outcome, total time, blackout, bytes, rounds and slowdown of a trial.
+type Verdict = (String, f64, f64, u64, u32, f64);
+
+/// Runs many simulations on all cores; `trials` is a list of trials as JSON.
+#[pyfunction]
+pub fn simulate_many(py: Python<'_>, trace: &Trace, trials: &str, sample: u64) -> PyResult<Vec<Verdict>> {
+    let trials: Vec<Trial> = parse(py, "trials", trials)?;
+    let cancelled = AtomicBool::new(false);
+    let verdicts = interrupt::run(py, &|| cancelled.store(true, Ordering::Relaxed), || {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        sim::batch(&trace.replay(sample)?, &trials, threads, &cancelled)
+    })?;
+    let row = |v: sim::Verdict| {
+        let outcome = crate::registry::text(&v.outcome)?.trim_matches('"').to_owned();
+        Ok((outcome, v.total_time, v.blackout, v.sent_bytes, v.rounds, v.slowdown))
+    };
+    verdicts.into_iter().map(row).collect()
 }

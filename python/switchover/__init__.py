@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from switchover.receiver import Receiver
     from switchover.report import Report
     from switchover.round import Round
-    from switchover.simulation import Costs, simulate
+    from switchover.simulation import Costs, simulate, simulate_many
     from switchover.strategies import PreCopy, StopAndCopy
     from switchover.trace import Trace
 
@@ -68,6 +68,7 @@ __all__ = [
     "migrate",
     "policies",
     "simulate",
+    "simulate_many",
     "strategies",
     "trackers",
     "units",
@@ -84,7 +85,7 @@ _HOMES = {
     "switchover.receiver": ("Receiver",),
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
-    "switchover.simulation": ("Costs", "simulate"),
+    "switchover.simulation": ("Costs", "simulate", "simulate_many"),
     "switchover.strategies": ("PreCopy", "StopAndCopy"),
     "switchover.trace": ("Trace",),
 }

@@ -20,6 +20,7 @@ __all__ = [
     "describe",
     "machine_bytes",
     "simulate",
+    "simulate_many",
 ]
 
 PAGE: Final[int]
@@ -34,6 +35,7 @@ def simulate(
     policy: str | Callable[[str], str],
     watchers: Sequence[tuple[str, str | Callable[[str], str]]],
 ) -> tuple[str, BaseException | None]: ...
+def simulate_many(trace: Trace, trials: str, sample: int) -> list[tuple[str, float, float, int, int, float]]: ...
 
 @final
 class Codec:

@@ -104,6 +104,10 @@ class Trace:
         native = _native.Trace.generate(json.dumps(spec), seconds, step)
         return cls._of(native, {"source": "generated", "guest": json.dumps(spec)})
 
+    def native(self) -> _native.Trace:
+        """The engine's object, for the package's own modules."""
+        return self._native
+
     @property
     def blocks(self) -> dict[str, int]:
         """Pages of each RAM block, by name."""

@@ -4,6 +4,7 @@
 //! run here. Every page is followed: what was written before it was sent, and what after. A run is a
 //! function of its inputs.
 
+mod batch;
 mod costs;
 mod line;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use batch::{batch, Trial, Verdict};
 pub use costs::Costs;
 use line::Line;
 use writer::Writer;

@@ -1,11 +1,12 @@
 //! Simulated migrations against closed forms.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{scaled, Scenario, Sim};
+use super::{batch, scaled, Scenario, Sim, Trial};
 use crate::bitmap::Run;
 use crate::guest::{GuestSpec, Layout, PAGE};
 use crate::knobs::Spec;
@@ -249,4 +250,25 @@ fn a_scenario_that_cannot_be_is_refused() {
     assert!(refused(Scenario { zero_share: 2.0, ..base.clone() }).contains("zero_share"));
     let costs = super::Costs { stop: f64::NAN, ..super::Costs::default() };
     assert!(refused(Scenario { costs, ..base }).contains("costs"));
+}
+
+#[test]
+fn a_batch_gives_what_its_trials_give_one_by_one() {
+    let trace = workload(Spec::new("zipf").with("rate", 5e7), 4096, 3.0, 0.05);
+    let replay = Arc::new(Replay::of(&trace).unwrap());
+    let trial = |index: u64| Trial {
+        strategy: Spec::new("pre-copy"),
+        policy: Spec::new("downtime-limit").with("limit", 0.01 * (index + 1) as f64),
+        scenario: Scenario { link: link(2e4, 256), start: 0.1 * index as f64, ..Scenario::default() },
+    };
+    let (trials, running): (Vec<Trial>, _) = ((0..40).map(trial).collect(), AtomicBool::new(false));
+    let verdicts = batch(&replay, &trials, 3, &running).unwrap();
+    for (trial, verdict) in trials.iter().zip(&verdicts) {
+        assert_eq!(*verdict, trial.run(&replay, &running).unwrap().into());
+    }
+    assert!(verdicts.windows(2).any(|pair| pair[0].blackout != pair[1].blackout));
+    let mut wrong = trials;
+    wrong[7].policy = Spec::new("downtime-limitt");
+    assert!(batch(&replay, &wrong, 2, &running).unwrap_err().to_string().contains("trial 7"));
+    assert!(batch(&replay, &wrong[..3], 2, &AtomicBool::new(true)).is_err());
 }
