@@ -20,6 +20,8 @@ mod departure;
 mod fault_lane;
 mod landing;
 mod log;
+#[cfg(test)]
+mod recovery_tests;
 mod server;
 #[cfg(test)]
 mod tests;
