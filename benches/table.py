@@ -20,6 +20,7 @@ BENCHES = {
     "trackers": [],
     "tracking": ["3"] if QUICK else [],
     "migration": ["256", "3"] if QUICK else [],
+    "post_copy": ["256", "3", "1024"] if QUICK else [],
 }
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from switchover import codecs, contents, errors, policies, strategies, trackers, units, workloads
+    from switchover import codecs, contents, errors, policies, prepaging, strategies, trackers, units, workloads
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -35,15 +35,17 @@ if TYPE_CHECKING:
     from switchover.receiver import Receiver
     from switchover.report import Report
     from switchover.round import Round
-    from switchover.strategies import PreCopy, StopAndCopy
+    from switchover.strategies import Hybrid, PostCopy, PreCopy, StopAndCopy
 
 __all__ = [
     "Decision",
     "Guest",
+    "Hybrid",
     "Link",
     "LinkError",
     "Migration",
     "PolicyError",
+    "PostCopy",
     "PreCopy",
     "Progress",
     "QmpError",
@@ -63,6 +65,7 @@ __all__ = [
     "errors",
     "migrate",
     "policies",
+    "prepaging",
     "strategies",
     "trackers",
     "units",
@@ -79,10 +82,10 @@ _HOMES = {
     "switchover.receiver": ("Receiver",),
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
-    "switchover.strategies": ("PreCopy", "StopAndCopy"),
+    "switchover.strategies": ("Hybrid", "PostCopy", "PreCopy", "StopAndCopy"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("codecs", "contents", "errors", "policies", "strategies", "trackers", "units", "workloads")
+_MODULES = ("codecs", "contents", "errors", "policies", "prepaging", "strategies", "trackers", "units", "workloads")
 
 
 def __getattr__(name: str) -> Any:

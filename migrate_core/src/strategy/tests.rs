@@ -118,7 +118,8 @@ impl Model {
 /// Runs `strategy` until `rounds` are over, then switches over. `write` is called after each page sent.
 fn drive(strategy: &mut dyn Strategy, model: &mut Model, rounds: usize, mut write: impl FnMut(&mut Model)) {
     let pages = model.dirty.pages();
-    let (mut set, mut decision, mut asked) = (Bitmap::new(pages), Decision::proceed(), Vec::new());
+    let (mut set, mut decision) = (Bitmap::new(pages), Decision::proceed());
+    let mut asked;
     let mut action = strategy.next(Observation::Began { pages }).unwrap();
     loop {
         set.clear_all();

@@ -16,7 +16,7 @@ mod sequential;
 mod tests;
 
 pub use bubbling::Bubbling;
-pub use none::None;
+pub use none::OnDemand;
 pub use recency::Recency;
 pub use sequential::Sequential;
 
@@ -27,7 +27,7 @@ pub static PREPAGING: Registry<Make> = Registry {
         entry::<Bubbling>("bubbling"),
         entry::<Sequential>("sequential"),
         entry::<Recency>("recency"),
-        entry::<None>("none"),
+        entry::<OnDemand>("none"),
     ],
 };
 

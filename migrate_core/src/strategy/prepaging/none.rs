@@ -7,7 +7,7 @@ crate::knobs! {
     /// Pushes nothing while the guest asks for pages: demand paging (Hines and Gopalan, 2009). A guest need
     /// never touch all of its memory, so once it has asked for nothing for a while the rest is pushed by
     /// ascending address: the source must come free at some time.
-    pub struct None {
+    pub struct OnDemand {
         /// Moments (of a millisecond in the memory world) without a fault after which the rest is pushed.
         patience: u64 [Count, 0.0..=1e9] = 100,
     }
@@ -19,7 +19,7 @@ struct Machine {
     quiet: u64,
 }
 
-impl Order for None {
+impl Order for OnDemand {
     fn build(self, _pages: u64) -> Box<dyn Prepaging> {
         Box::new(Machine { patience: self.patience, quiet: 0 })
     }

@@ -1,6 +1,6 @@
 //! A source's channels, and which page takes which.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::lane::{Counters, Lane};
 use super::Sending;
@@ -10,7 +10,7 @@ use crate::guest::GuestMemory;
 use crate::link::Stream;
 use crate::strategy::Departure;
 use crate::track::check_layout;
-use crate::wire::{Reader, MOST_PAGES};
+use crate::wire::{Beat, Reader, MOST_PAGES};
 use crate::world::Sent;
 
 /// Pages that keep to one channel: all versions of a page take the same one, so that they arrive in order.
@@ -54,7 +54,7 @@ impl Channels {
         };
         let replies = Reader::new(first.try_clone()?, memory.pages());
         let ends = streams.iter().map(Stream::try_clone).collect::<Result<_>>()?;
-        for stream in &faults {
+        if let Some(stream) = &faults {
             stream.set_write_timeout(Some(sending.stall))?;
             stream.set_read_timeout(Some(sending.stall))?;
         }
@@ -76,6 +76,11 @@ impl Gauge {
     /// What was put on the link so far.
     pub fn sent(&self) -> Sent {
         self.0.sent()
+    }
+
+    /// What the destination said last of remote faults, where execution is ahead of memory.
+    pub fn faults(&self) -> Beat {
+        *self.0.beat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

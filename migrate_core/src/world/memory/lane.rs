@@ -9,7 +9,7 @@ use crate::bitmap::Run;
 use crate::error::{Error, Result};
 use crate::guest::{GuestMemory, PAGE};
 use crate::link::Stream;
-use crate::wire::{Message, Writer};
+use crate::wire::{Beat, Message, Writer};
 use crate::world::Sent;
 
 /// Something to send.
@@ -32,6 +32,8 @@ pub(super) struct Counters {
     pub(super) bytes: AtomicU64,
     pub(super) pages: AtomicU64,
     pub(super) zero_pages: AtomicU64,
+    /// The destination's last sign of life, where execution is ahead of memory.
+    pub(super) beat: std::sync::Mutex<Beat>,
 }
 
 impl Counters {

@@ -114,7 +114,11 @@ impl<'a> Arrival<'a> {
             })
             .map(|thread| threads.push(thread));
             for mut input in others {
-                let body = move || Err(stray(&next_message(&mut input, landing)?));
+                let body = move || {
+                    // As for the first channel: it may be idle for long.
+                    input.stream().set_read_timeout(None)?;
+                    Err(stray(&next_message(&mut input, landing)?))
+                };
                 spawned = spawned.and(spawn(scope, "receiver", handles, body).map(|t| threads.push(t)));
             }
             let result = spawned.and_then(|()| {

@@ -11,7 +11,7 @@ use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::link::Stream;
 use crate::report::{Faults, Happening};
-use crate::wire::{Beat, Message, PageSet};
+use crate::wire::{Message, PageSet};
 use crate::world::World;
 
 /// How long nothing is pushed where there is nothing to push.
@@ -34,11 +34,6 @@ impl Ahead {
 
     fn server(&self) -> Result<&Server> {
         self.server.as_ref().ok_or_else(|| Error::link("there is no channel of faults"))
-    }
-
-    /// The destination's last sign of life.
-    pub(in super::super) fn beat(&self) -> Beat {
-        self.server.as_ref().map(Server::beat).unwrap_or_default()
     }
 }
 

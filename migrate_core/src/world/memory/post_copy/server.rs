@@ -126,11 +126,6 @@ impl Server {
     pub(super) fn is_complete(&self) -> bool {
         self.shared.lock().complete.is_some()
     }
-
-    /// The last sign of life.
-    pub(super) fn beat(&self) -> Beat {
-        self.shared.lock().beat
-    }
 }
 
 impl Drop for Server {
@@ -171,6 +166,7 @@ impl Worker {
                         }
                         seen.beat = beat;
                     });
+                    *self.counters.beat.lock().unwrap_or_else(PoisonError::into_inner) = beat;
                 }
                 Message::Complete { faults } => self.shared.change(|seen| seen.complete = Some(faults)),
                 other => {
