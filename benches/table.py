@@ -21,6 +21,7 @@ BENCHES = {
     "tracking": ["3"] if QUICK else [],
     "migration": ["256", "3"] if QUICK else [],
     "simulation": [],
+    "post_copy": ["256", "3", "1024"] if QUICK else [],
 }
 
 

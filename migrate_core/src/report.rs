@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use crate::policy::{Decision, Round};
 
+mod faults;
+
+pub use faults::{Faults, Latencies, Latency};
+
 /// Version of the report's JSON.
 pub const SCHEMA: u32 = 1;
 
@@ -104,6 +108,18 @@ pub enum Happening {
     Acknowledged,
     /// The guest runs on the destination.
     Resumed,
+    /// The link was lost in post-copy: the guest waits for pages that cannot come.
+    LinkLost {
+        /// How it was noticed.
+        reason: String,
+    },
+    /// There is another link.
+    LinkBack {
+        /// Pages that the destination lacks.
+        missing_pages: u64,
+    },
+    /// The destination has every page.
+    Completed,
 }
 
 /// A whole run.
@@ -166,6 +182,9 @@ pub struct Report {
     pub events: Vec<Event>,
     /// How the guest fared.
     pub guest_cost: GuestCost,
+    /// Remote faults, where execution moved ahead of memory.
+    #[serde(default)]
+    pub faults: Option<Faults>,
     /// What tracking cost.
     pub tracking: TrackingTax,
 }
@@ -210,6 +229,7 @@ impl Default for Report {
             rounds: Vec::new(),
             events: Vec::new(),
             guest_cost: GuestCost::default(),
+            faults: None,
             tracking: TrackingTax::default(),
         }
     }

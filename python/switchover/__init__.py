@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from switchover import codecs, contents, errors, policies, strategies, trackers, units, workloads
+    from switchover import codecs, contents, errors, policies, prepaging, strategies, trackers, units, workloads
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -36,17 +36,19 @@ if TYPE_CHECKING:
     from switchover.report import Report
     from switchover.round import Round
     from switchover.simulation import Costs, simulate, simulate_many
-    from switchover.strategies import PreCopy, StopAndCopy
+    from switchover.strategies import Hybrid, PostCopy, PreCopy, StopAndCopy
     from switchover.trace import Trace
 
 __all__ = [
     "Costs",
     "Decision",
     "Guest",
+    "Hybrid",
     "Link",
     "LinkError",
     "Migration",
     "PolicyError",
+    "PostCopy",
     "PreCopy",
     "Progress",
     "QmpError",
@@ -67,6 +69,7 @@ __all__ = [
     "errors",
     "migrate",
     "policies",
+    "prepaging",
     "simulate",
     "simulate_many",
     "strategies",
@@ -86,11 +89,11 @@ _HOMES = {
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
     "switchover.simulation": ("Costs", "simulate", "simulate_many"),
-    "switchover.strategies": ("PreCopy", "StopAndCopy"),
+    "switchover.strategies": ("Hybrid", "PostCopy", "PreCopy", "StopAndCopy"),
     "switchover.trace": ("Trace",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("codecs", "contents", "errors", "policies", "strategies", "trackers", "units", "workloads")
+_MODULES = ("codecs", "contents", "errors", "policies", "prepaging", "strategies", "trackers", "units", "workloads")
 
 
 def __getattr__(name: str) -> Any:

@@ -121,6 +121,35 @@ class Report:
         return cost
 
     @property
+    def faults(self) -> dict[str, Any] | None:
+        """Remote faults where execution moved ahead of memory, as the destination saw them; `None` elsewhere.
+
+        Counts of pages: `asked_pages`, `pushed_pages` (never asked for: faults avoided, at most),
+        `overtaken_pages` (asked for, and pushed before the answer), `sent_twice`, `filled_pages`. Distributions
+        of seconds: `request`, `transfer`, `placement` and their `total`, each with `count`, `mean`, `least`,
+        `p50`, `p90`, `p99`, `p999`, `most` and `buckets`.
+        """
+        faults: dict[str, Any] | None = self.data.get("faults")
+        return faults
+
+    def fault_histogram(self, part: str = "total", width: int = 40) -> str:
+        """The latency of remote faults as bars, in QEMU's buckets of 2^N to 2^(N+1) us.
+
+        Args:
+            part: `request`, `transfer`, `placement` or `total`.
+            width: Characters of the longest bar.
+        """
+        if self.faults is None:
+            return "no remote faults: execution moved with the last of memory"
+        if part not in ("request", "transfer", "placement", "total"):
+            raise UsageError(f"part must be request, transfer, placement or total, not {part!r}")
+        buckets = self.faults[part]["buckets"]
+        most = max([1, *buckets])
+        return "\n".join(
+            f"{1 << n:>10} us {count:>8} {'#' * math.ceil(width * count / most)}" for n, count in enumerate(buckets)
+        )
+
+    @property
     def tracking(self) -> dict[str, Any]:
         """What tracking cost: the tracker's name, ns a first write, us to scan a GiB, seconds in all."""
         tracking: dict[str, Any] = self.data["tracking"]
@@ -195,6 +224,8 @@ class Report:
             f" in {len(self.data['rounds'])} rounds at {units.format_rate(self.throughput)}",
             "verified": verified,
         }
+        if self.faults is not None:
+            lines["faults"] = _fault_line(self.faults)
         return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
 
     def __str__(self) -> str:
@@ -210,6 +241,14 @@ class Report:
         return isinstance(other, Report) and self.data == other.data
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _fault_line(faults: dict[str, Any]) -> str:
+    total = faults["total"]
+    return (
+        f"{faults['asked_pages']} pages asked for, {faults['pushed_pages']} pushed; latency median "
+        f"{units.format_time(total['p50'])}, 99 % {units.format_time(total['p99'])}"
+    )
 
 
 _NEEDED = ("outcome", "reason", "total_time", "blackout", "guest_gap", "sender_pause", "verified", "sent_bytes")

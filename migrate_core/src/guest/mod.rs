@@ -168,7 +168,7 @@ impl Guest {
         })
     }
 
-    /// Monotonic clock when the first vCPU ended its first tick after resuming; `None` before that.
+    /// Monotonic clock when the first vCPU began its first tick after resuming; `None` before that.
     pub fn first_ran_ns(&self) -> Option<u64> {
         self.vcpus.iter().filter_map(Vcpu::first_ran_ns).min()
     }

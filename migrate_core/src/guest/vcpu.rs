@@ -47,7 +47,7 @@ struct Counters {
     operations: AtomicU64,
     running_ns: AtomicU64,
     last_ran_ns: AtomicU64,
-    /// First tick after the last start.
+    /// Beginning of the first tick after the last start.
     first_ran_ns: AtomicU64,
 }
 
@@ -151,7 +151,7 @@ impl Vcpu {
         }
     }
 
-    /// Monotonic clock at the end of the first tick since the last resume; `None` before it.
+    /// Monotonic clock at the beginning of the first tick since the last resume; `None` before it.
     pub fn first_ran_ns(&self) -> Option<u64> {
         Some(self.shared.counters.first_ran_ns.load(Relaxed)).filter(|ns| *ns > 0)
     }
@@ -248,6 +248,7 @@ fn wait_for_run(shared: &Shared) -> Order {
 fn run_until_ordered(shared: &Shared, region: &Region, workload: &Mutex<Box<dyn Workload>>) -> Result<()> {
     let before = Duration::from_nanos(shared.counters.running_ns.load(Relaxed));
     let started = Instant::now();
+    shared.counters.begin();
     let mut pacing = Pacing::default();
     loop {
         let ran = started.elapsed();
@@ -284,12 +285,16 @@ fn tick(
 }
 
 impl Counters {
+    /// Takes note that the vCPU begins to run. Its first tick may wait for memory, which is no part of the
+    /// time that it ran nowhere.
+    fn begin(&self) {
+        // Only the first tick after a resume finds 0 here.
+        let _ = self.first_ran_ns.compare_exchange(0, monotonic_ns(), Relaxed, Relaxed);
+    }
+
     /// Takes note that the vCPU has run until this moment, `running` in all.
     fn stamp(&self, running: Duration) {
-        let now = monotonic_ns();
-        self.last_ran_ns.store(now, Relaxed);
-        // Only the first stamp after a resume finds 0 here.
-        let _ = self.first_ran_ns.compare_exchange(0, now, Relaxed, Relaxed);
+        self.last_ran_ns.store(monotonic_ns(), Relaxed);
         self.running_ns.store(running.as_nanos() as u64, Relaxed);
     }
 }

@@ -53,6 +53,11 @@ impl Outgoing {
         self.cursor = 0;
     }
 
+    /// The set, handed out or not.
+    pub fn pages(&self) -> &Bitmap {
+        &self.pages
+    }
+
     /// How many pages the set has, handed out or not.
     pub fn count(&self) -> u64 {
         self.pages.count()

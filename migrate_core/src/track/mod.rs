@@ -24,6 +24,7 @@ mod kvm_ring;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 mod kvm_tests;
 mod pagemap;
+mod pager;
 mod soft_dirty;
 mod software;
 mod span;
@@ -39,6 +40,7 @@ pub use compare::Compare;
 pub use kvm_log::KvmLog;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 pub use kvm_ring::KvmRing;
+pub use pager::{check_layout, Pager};
 pub use soft_dirty::SoftDirty;
 pub use software::Software;
 pub use tax::first_write_ns;

@@ -36,13 +36,37 @@
 //!                            ◄──  Running               the guest runs at the destination
 //! ```
 //!
+//! Where execution moves ahead of memory (post-copy, hybrid) the last channel carries faults and nothing
+//! else: requests one way, pages the other, and a beat each way, so that silence is noticed.
+//!
+//! ```text
+//! source                          destination
+//!   Hello, Pages …           ──►                        as above
+//!   State, Missing, Flush    ──►                        stale pages are thrown away, RAM is watched
+//!                            ◄──  Loaded
+//!   Go                       ──►
+//!                            ◄──  Running               the guest runs, and waits for what it lacks
+//!   Pages, Zeros …           ──►                        pushed in the background
+//!                            ◄──  Request, Beat         on the channel of faults
+//!   Pages or Zeros, Beat     ──►                        on the channel of faults
+//!                            ◄──  Complete              all pages are there
+//!   Verify                   ──►                        if asked for: pages as they were placed
+//!                            ◄──  Hashes …
+//!   Freed                    ──►                        the source may be freed
+//! ```
+//!
+//! A link lost after `Loaded` is replaced: the source greets again with `resume`, and the destination
+//! answers `Lacking`.
+//!
 //! Either side may send `Failed` with the reason before it closes. A destination that loses the link before
 //! `Go` drops everything; a source that loses it before it has sent `Go` goes on running its guest.
 
 mod message;
+mod page_set;
 mod section;
 #[cfg(test)]
 mod tests;
 
-pub use message::{checked_runs, Message, PageRuns};
+pub use message::{checked_runs, Beat, Message, PageRuns, PostCopy};
+pub use page_set::PageSet;
 pub use section::{pages_bytes, zeros_bytes, Kind, Reader, Section, Writer, MOST_PAGES, VERSION};

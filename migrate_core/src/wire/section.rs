@@ -155,10 +155,15 @@ impl<S: Write + AsFd> Writer<S> {
 
     /// Sends the checksums of the pages of `run`, at most [`MOST_PAGES`].
     pub fn hashes(&mut self, memory: &GuestMemory, run: Run) -> Result<()> {
+        let hashes: Vec<u128> = run.range().map(|page| memory.hash_page_128(page)).collect();
+        self.told_hashes(run, &hashes)
+    }
+
+    /// The same where they were taken before.
+    pub fn told_hashes(&mut self, run: Run, hashes: &[u128]) -> Result<()> {
         let mut body = Vec::new();
         put_runs(&mut body, &[run]);
-        let payload: Vec<u8> =
-            run.range().flat_map(|page| memory.hash_page_128(page).to_le_bytes()).collect();
+        let payload: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
         let head = header(Kind::Hashes, &body, payload.len() as u64);
         self.bytes(&[&head, &body, &payload], "sending checksums")
     }
@@ -205,6 +210,8 @@ pub enum Section {
 pub struct Reader<S> {
     stream: S,
     offset: u64,
+    /// Where the last section began.
+    began: u64,
     /// Pages of the guest; page numbers beyond are refused.
     pages: u64,
 }
@@ -212,7 +219,7 @@ pub struct Reader<S> {
 impl<S: Read + AsFd> Reader<S> {
     /// Reads from `stream` sections of a guest of `pages` pages (0 until it is known).
     pub fn new(stream: S, pages: u64) -> Self {
-        Self { stream, offset: 0, pages }
+        Self { stream, offset: 0, began: 0, pages }
     }
 
     /// The same stream, once the guest's size is known.
@@ -224,6 +231,21 @@ impl<S: Read + AsFd> Reader<S> {
     /// The stream itself.
     pub fn stream(&self) -> &S {
         &self.stream
+    }
+
+    /// Bytes read so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes of the last section that were read so far, header included.
+    pub fn section_bytes(&self) -> u64 {
+        self.offset - self.began
+    }
+
+    /// Reads some of the payload of a [`Section::Pages`], in order; its checksums are the caller's to compare.
+    pub fn read_contents(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.fill(bytes, "pages")
     }
 
     fn fill(&mut self, bytes: &mut [u8], what: &str) -> Result<()> {
@@ -241,6 +263,7 @@ impl<S: Read + AsFd> Reader<S> {
     /// The next section.
     pub fn section(&mut self) -> Result<Section> {
         let at = self.offset;
+        self.began = at;
         let wrong = |reason: String| Err(Error::stream(at, reason));
         let mut head = [0; HEADER];
         self.fill(&mut head, "a section header")?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use ledger::{Bandwidth, Ledger, Sent};
 
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::policy::{Act, Decision, Policy, Reason, Round};
 use crate::report::{Event, Happening, Outcome, Report};
@@ -44,6 +44,27 @@ pub trait World {
     fn wait(&mut self) -> Result<()>;
     /// Stops the guest.
     fn pause(&mut self) -> Result<()>;
+    /// Moves execution ahead of `missing` pages. Once it is told that the guest is the destination's there is
+    /// no way back, and [`World::departed`] says so.
+    fn depart(&mut self, _missing: &Bitmap) -> Result<()> {
+        Err(Error::usage("this world cannot move execution ahead of memory"))
+    }
+    /// Whether the guest may be the destination's: it never runs at the source again.
+    fn departed(&self) -> bool {
+        false
+    }
+    /// Pushes pages to a guest that has departed; adds those that it asked for since the last call to `asked`.
+    fn push(&mut self, _runs: &[Run], _asked: &mut Vec<u64>) -> Result<()> {
+        Ok(())
+    }
+    /// Pushes nothing for a moment.
+    fn serve(&mut self, _asked: &mut Vec<u64>) -> Result<()> {
+        Ok(())
+    }
+    /// Waits until the destination has every page, and lets the source go.
+    fn complete(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Moves execution. An error leaves the guest running at the source, unless it says otherwise.
     fn switch_over(&mut self) -> Result<()>;
     /// Ends a run that did not complete: the guest runs on where it was.
@@ -61,6 +82,9 @@ pub trait World {
 pub enum Step {
     /// A live round is over: [`Migration::act`] must follow.
     Decide(Round),
+    /// The link was lost after execution had moved: the guest waits at the destination for what is here.
+    /// [`Migration::resume`] goes on over another link.
+    Paused(String),
     /// The run is over: [`Migration::finish`] has the report.
     Over,
 }
@@ -74,6 +98,10 @@ enum Told {
     Waited,
     Paused,
     SwitchedOver,
+    Departed,
+    Asked(Vec<u64>),
+    Recovered,
+    Completed,
 }
 
 /// A migration under way, stepped round by round.
@@ -90,6 +118,8 @@ pub struct Migration<W: World> {
     allowed: Option<f64>,
     outcome: Option<(Outcome, String)>,
     error: Option<Error>,
+    /// Why it stands still, if it does.
+    paused: Option<String>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -109,6 +139,7 @@ impl<W: World> Migration<W> {
             allowed: None,
             outcome: None,
             error: None,
+            paused: None,
             cancelled: Arc::default(),
         }
     }
@@ -131,14 +162,37 @@ impl<W: World> Migration<W> {
     /// Runs to the end of the next live round, or to the end. Failures do not come back as errors: they
     /// are the run's outcome, with the guest running where the reason says.
     pub fn next_round(&mut self) -> Step {
-        while self.outcome.is_none() {
+        while self.outcome.is_none() && self.paused.is_none() {
             match self.step() {
                 Ok(Some(round)) => return Step::Decide(round),
                 Ok(None) => {}
+                Err(error @ Error::Link { .. }) if self.world.departed() => self.pause(&error),
                 Err(error) => self.fail(error),
             }
         }
-        Step::Over
+        match &self.paused {
+            Some(why) if self.outcome.is_none() => Step::Paused(why.clone()),
+            _ => Step::Over,
+        }
+    }
+
+    fn pause(&mut self, why: &Error) {
+        self.mark(Happening::LinkLost { reason: why.to_string() });
+        self.paused = Some(why.to_string());
+    }
+
+    /// Goes on over another link, which `reconnect` has the world use; it fills in what the destination
+    /// lacks. An error leaves the migration paused.
+    pub fn resume(&mut self, reconnect: impl FnOnce(&mut W, &mut Bitmap) -> Result<()>) -> Result<()> {
+        if self.paused.is_none() || self.outcome.is_some() {
+            return Err(Error::usage("only a migration that lost its link in post-copy can be resumed"));
+        }
+        self.pages.clear_all();
+        reconnect(&mut self.world, &mut self.pages)?;
+        self.mark(Happening::LinkBack { missing_pages: self.pages.count() });
+        self.paused = None;
+        self.told = Some(Told::Recovered);
+        Ok(())
     }
 
     fn fail(&mut self, error: Error) {
@@ -195,7 +249,8 @@ impl<W: World> Migration<W> {
     }
 
     fn step(&mut self) -> Result<Option<Round>> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        // A guest that has departed can only go on.
+        if self.cancelled.load(Ordering::Relaxed) && !self.world.departed() {
             self.abort("cancelled");
             return Ok(None);
         }
@@ -224,6 +279,10 @@ impl<W: World> Migration<W> {
             Told::Waited => Observation::Waited,
             Told::Paused => Observation::Paused,
             Told::SwitchedOver => Observation::SwitchedOver,
+            Told::Departed => Observation::Departed,
+            Told::Asked(pages) => Observation::Asked { pages },
+            Told::Recovered => Observation::Recovered { missing: &self.pages },
+            Told::Completed => Observation::Completed,
         })
     }
 
@@ -253,6 +312,24 @@ impl<W: World> Migration<W> {
             Action::SwitchOver => {
                 self.world.switch_over()?;
                 Told::SwitchedOver
+            }
+            Action::Depart { missing } => {
+                self.world.depart(&missing)?;
+                Told::Departed
+            }
+            Action::Push(runs) => {
+                let mut asked = Vec::new();
+                self.world.push(&runs, &mut asked)?;
+                Told::Asked(asked)
+            }
+            Action::Serve => {
+                let mut asked = Vec::new();
+                self.world.serve(&mut asked)?;
+                Told::Asked(asked)
+            }
+            Action::Complete => {
+                self.world.complete()?;
+                Told::Completed
             }
             Action::Abort(reason) => {
                 self.abort(&reason.text);
@@ -332,8 +409,13 @@ impl<W: World> Migration<W> {
 
     /// The report; a run that is not over is cancelled first. Also gives the world back.
     pub fn finish(mut self, mut report: Report) -> (Report, W) {
-        if self.outcome.is_none() {
-            self.abort("cancelled");
+        match self.paused.take() {
+            Some(why) => self.fail(Error::link(format!(
+                "{why}; the guest had moved ahead of its memory and waits at the destination for the rest, \
+                 which is here: it was not resumed"
+            ))),
+            None if self.outcome.is_none() => self.abort("cancelled"),
+            None => {}
         }
         self.events.extend(self.world.events());
         self.events.sort_by(|a, b| a.time.total_cmp(&b.time));

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from switchover import Decision, Report, Round
+    from switchover.migration import Faults
 
 BAR = 24
 
@@ -51,6 +52,21 @@ def rounds(screen: Console | None) -> Callable[[Round, Decision | None], None]:
     def show(seen: Round, decision: Decision | None) -> None:
         if screen:
             screen.print(round_line(seen, decision), highlight=False, soft_wrap=True, markup=False)
+
+    return show
+
+
+def faults(screen: Console) -> Callable[[Faults], None]:
+    """What prints remote faults while memory follows execution."""
+
+    def show(seen: Faults) -> None:
+        screen.print(
+            f"post-copy  {seen.placed} pages there  {seen.asked} asked for"
+            f"  latency median {span(seen.median)}  99 % {span(seen.p99)}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
 
     return show
 

@@ -1,6 +1,6 @@
 //! A source's channels, and which page takes which.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::lane::{Counters, Lane};
 use super::Sending;
@@ -8,7 +8,9 @@ use crate::bitmap::Run;
 use crate::error::{Error, Result};
 use crate::guest::GuestMemory;
 use crate::link::Stream;
-use crate::wire::{Reader, MOST_PAGES};
+use crate::strategy::Departure;
+use crate::track::check_layout;
+use crate::wire::{Beat, Reader, MOST_PAGES};
 use crate::world::Sent;
 
 /// Pages that keep to one channel: all versions of a page take the same one, so that they arrive in order.
@@ -20,23 +22,49 @@ pub struct Channels {
     pub(super) lanes: Vec<Lane>,
     pub(super) replies: Reader<Stream>,
     pub(super) counters: Arc<Counters>,
+    /// Other handles on all streams that carry pages.
+    pub(super) ends: Vec<Stream>,
+    /// The stream for remote faults, where execution may move ahead of memory.
+    pub(super) faults: Option<Stream>,
 }
 
 impl Channels {
-    /// For pages of `memory`, over `streams`, one a channel.
+    /// For pages of `memory`, over `streams`, one a channel. Where execution may move ahead of memory the
+    /// last one is for remote faults alone.
     pub fn open(memory: &Arc<GuestMemory>, streams: Vec<Stream>, sending: &Sending) -> Result<Self> {
+        Self::with_counters(memory, streams, sending, Arc::default())
+    }
+
+    /// The same, going on with what was counted before.
+    pub(super) fn with_counters(
+        memory: &Arc<GuestMemory>,
+        mut streams: Vec<Stream>,
+        sending: &Sending,
+        counters: Arc<Counters>,
+    ) -> Result<Self> {
+        let faults = match sending.departure {
+            Departure::Never => None,
+            _ => {
+                check_layout(&memory.layout())?;
+                streams.pop()
+            }
+        };
         let Some(first) = streams.first() else {
             return Err(Error::usage("a migration needs at least one channel"));
         };
         let replies = Reader::new(first.try_clone()?, memory.pages());
-        let counters = Arc::new(Counters::default());
+        let ends = streams.iter().map(Stream::try_clone).collect::<Result<_>>()?;
+        if let Some(stream) = &faults {
+            stream.set_write_timeout(Some(sending.stall))?;
+            stream.set_read_timeout(Some(sending.stall))?;
+        }
         let lane = |stream: Stream| {
             stream.set_write_timeout(Some(sending.stall))?;
             stream.set_read_timeout(Some(sending.stall))?;
             Lane::new(stream, Arc::clone(memory), Arc::clone(&counters), sending.find_zeros)
         };
         let lanes = streams.into_iter().map(lane).collect::<Result<_>>()?;
-        Ok(Self { lanes, replies, counters })
+        Ok(Self { lanes, replies, counters, ends, faults })
     }
 }
 
@@ -48,6 +76,11 @@ impl Gauge {
     /// What was put on the link so far.
     pub fn sent(&self) -> Sent {
         self.0.sent()
+    }
+
+    /// What the destination said last of remote faults, where execution is ahead of memory.
+    pub fn faults(&self) -> Beat {
+        *self.0.beat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

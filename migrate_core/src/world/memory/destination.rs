@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::post_copy::{Arrival, Lanes};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::{monotonic_ns, ExecutionState, Guest, GuestMemory, Layout, Restore};
 use crate::link::Stream;
-use crate::wire::{Message, Reader, Section, Writer, MOST_PAGES};
+use crate::wire::{Message, PostCopy, Reader, Section, Writer, MOST_PAGES};
 
 /// Channels of one migration at most.
 const MOST_CHANNELS: u32 = 64;
@@ -21,11 +22,14 @@ pub struct Reception {
     /// Make all memory present before the first page comes, so that placing pages does not wait for the
     /// kernel. Left out where the machine's free memory is short.
     pub populate: bool,
+    /// How long a guest that is ahead of its memory waits for its source to come back over another link
+    /// before it is given up.
+    pub recovery: Duration,
 }
 
 impl Default for Reception {
     fn default() -> Self {
-        Self { stall: Duration::from_secs(10), populate: true }
+        Self { stall: Duration::from_secs(10), populate: true, recovery: Duration::from_secs(60) }
     }
 }
 
@@ -37,13 +41,14 @@ pub struct Arrived {
     pub received_pages: u64,
 }
 
-type Input = Reader<Stream>;
+pub(super) type Input = Reader<Stream>;
 
 /// Takes one guest in over `first` and as many more streams as the source announces, which `more` gives.
-/// Returns when the guest runs here. An error means that it does not, and that nothing of it is left.
+/// Returns when the guest runs here and all of its memory is here. `more` is given the longest time that it
+/// may wait. An error means that the guest does not run, and that nothing of it is left.
 pub fn receive(
     first: Stream,
-    more: &mut dyn FnMut() -> Result<Stream>,
+    more: &mut dyn FnMut(Duration) -> Result<Stream>,
     reception: &Reception,
     restore: Restore<'_>,
 ) -> Result<Arrived> {
@@ -61,6 +66,16 @@ struct Hello {
     channel: u32,
     channels: u32,
     layout: Layout,
+    post_copy: Option<PostCopy>,
+}
+
+/// The channels of a link, after their hellos.
+pub(super) struct Gathered {
+    /// In the channels' order.
+    pub(super) inputs: Vec<Input>,
+    pub(super) layout: Layout,
+    pub(super) session: u64,
+    pub(super) post_copy: Option<PostCopy>,
 }
 
 fn hello(stream: Stream, stall: Duration) -> Result<(Input, Hello)> {
@@ -68,10 +83,10 @@ fn hello(stream: Stream, stall: Duration) -> Result<(Input, Hello)> {
     stream.set_write_timeout(Some(stall))?;
     let mut input = Reader::new(stream, 0);
     match input.message()? {
-        Message::Hello { session, channel, channels, layout }
+        Message::Hello { session, channel, channels, layout, post_copy }
             if channel < channels && channels <= MOST_CHANNELS =>
         {
-            Ok((input, Hello { session, channel, channels, layout }))
+            Ok((input, Hello { session, channel, channels, layout, post_copy }))
         }
         other => Err(Error::link(format!(
             "the first message must be a hello of 1 to {MOST_CHANNELS} channels, not {}",
@@ -80,12 +95,12 @@ fn hello(stream: Stream, stall: Duration) -> Result<(Input, Hello)> {
     }
 }
 
-/// Reads the hellos of all channels; the result is in the channels' order.
-fn gather(
+/// Reads the hellos of all channels.
+pub(super) fn gather(
     first: Stream,
-    more: &mut dyn FnMut() -> Result<Stream>,
+    more: &mut dyn FnMut(Duration) -> Result<Stream>,
     stall: Duration,
-) -> Result<(Vec<Input>, Layout)> {
+) -> Result<Gathered> {
     let (input, greeting) = hello(first, stall)?;
     if greeting.channel != 0 {
         return Err(Error::link(format!("channel {} came before channel 0", greeting.channel)));
@@ -93,7 +108,7 @@ fn gather(
     let mut inputs: Vec<Option<Input>> = (0..greeting.channels).map(|_| None).collect();
     inputs[0] = Some(input);
     for _ in 1..greeting.channels {
-        let (input, other) = hello(more()?, stall)?;
+        let (input, other) = hello(more(stall)?, stall)?;
         let slot = &mut inputs[other.channel as usize % greeting.channels as usize];
         if other.session != greeting.session || other.channels != greeting.channels || slot.is_some() {
             return Err(Error::link(format!("channel {} belongs to another migration", other.channel)));
@@ -101,27 +116,47 @@ fn gather(
         *slot = Some(input);
     }
     let pages = greeting.layout.bytes()? / crate::guest::PAGE as u64;
-    Ok((inputs.into_iter().flatten().map(|input| input.with_pages(pages)).collect(), greeting.layout))
+    let Hello { session, layout, post_copy, .. } = greeting;
+    let inputs = inputs.into_iter().flatten().map(|input| input.with_pages(pages)).collect();
+    Ok(Gathered { inputs, layout, session, post_copy })
 }
 
 fn take_in(
     first: Stream,
     output: &mut Writer<Stream>,
-    more: &mut dyn FnMut() -> Result<Stream>,
+    more: &mut dyn FnMut(Duration) -> Result<Stream>,
     reception: &Reception,
     restore: Restore<'_>,
 ) -> Result<Arrived> {
-    let (mut inputs, layout) = gather(first, more, reception.stall)?;
+    let Gathered { mut inputs, layout, session, post_copy } = gather(first, more, reception.stall)?;
+    if post_copy.is_some_and(|post_copy| post_copy.resume) {
+        return Err(Error::link("a source came back for a guest that is not here"));
+    }
+    let faults = post_copy.is_some().then(|| inputs.pop()).flatten();
     let memory = Arc::new(GuestMemory::new(&layout)?);
-    if reception.populate && memory.bytes() < available_bytes() / 2 {
+    // Where execution comes first, its memory is filled page by page as it comes.
+    let first = post_copy.is_some_and(|post_copy| post_copy.first);
+    if reception.populate && !first && memory.bytes() < available_bytes() / 2 {
         memory.populate()?;
     }
     output.message(&Message::Welcome { boot_id: boot_id() })?;
     let others: Vec<_> =
         inputs.drain(1..).map(|input| Channel::spawn(input, &memory)).collect::<Result<_>>()?;
     let Some(main) = inputs.pop() else { return Err(Error::link("no channel")) };
-    let mut intake = Intake { main: Channel::new(main, Arc::clone(&memory)), others, state: None };
+    let main = Channel::new(main, Arc::clone(&memory));
+    let mut intake = Intake { main, others, flushed: Vec::new(), state: None, missing: None };
     intake.until_flushed(output)?;
+    if let Some((missing, verify)) = intake.missing.take() {
+        let faults = faults.ok_or_else(|| Error::link("there is no channel for remote faults"))?;
+        intake.main.torn.subtract(&missing);
+        intake.until_whole(output)?;
+        let guest = intake.make_guest(restore)?;
+        let received_pages = intake.main.pages;
+        let arrival = Arrival::new(guest, missing, verify, session, reception)?;
+        let lanes = Lanes::new(intake.main.input, intake.flushed, faults);
+        let (guest, pages) = arrival.run(lanes, output, more)?;
+        return Ok(Arrived { guest, received_pages: received_pages + pages });
+    }
     let mut guest = intake.complete(output, restore)?;
     intake.until_let_go(output)?;
     guest.resume()?;
@@ -131,7 +166,7 @@ fn take_in(
     Ok(Arrived { guest, received_pages: intake.main.pages })
 }
 
-fn first_tick(guest: &Guest, stall: Duration) -> Result<u64> {
+pub(super) fn first_tick(guest: &Guest, stall: Duration) -> Result<u64> {
     let started = Instant::now();
     while started.elapsed() < stall {
         match guest.first_ran_ns() {
@@ -214,6 +249,10 @@ impl Channel {
 struct Intake {
     main: Channel,
     others: Vec<JoinHandle<Result<Channel>>>,
+    /// The other channels once they were flushed.
+    flushed: Vec<Input>,
+    /// What stays behind where execution moves ahead, and whether it will be compared.
+    missing: Option<(Bitmap, bool)>,
     state: Option<ExecutionState>,
 }
 
@@ -224,6 +263,9 @@ impl Intake {
             match self.main.next_message()? {
                 Message::Ping => output.message(&Message::Pong { clock_ns: monotonic_ns() })?,
                 Message::State { state } => self.state = Some(state),
+                Message::Missing { pages, verify } => {
+                    self.missing = Some((pages.checked(self.main.memory.pages())?, verify));
+                }
                 Message::Flush => break,
                 other => return Err(Error::link(format!("{} came while pages were expected", other.name()))),
             }
@@ -232,12 +274,13 @@ impl Intake {
             let channel = other.join().map_err(|_| Error::link("a receiver's thread panicked"))??;
             self.main.torn.union_with(&channel.torn);
             self.main.pages += channel.pages;
+            self.flushed.push(channel.input);
         }
         Ok(())
     }
 
-    /// Asks for what is missing, makes the guest, and acknowledges.
-    fn complete(&mut self, output: &mut Writer<Stream>, restore: Restore<'_>) -> Result<Guest> {
+    /// Asks for torn pages until none is left.
+    fn until_whole(&mut self, output: &mut Writer<Stream>) -> Result<()> {
         while !self.main.torn.is_empty() {
             output.message(&Message::resend(&self.main.torn))?;
             match self.main.next_message()? {
@@ -250,8 +293,18 @@ impl Intake {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn make_guest(&mut self, restore: Restore<'_>) -> Result<Guest> {
         let Some(state) = self.state.take() else { return Err(Error::link("no execution state came")) };
-        let guest = Guest::restore(Arc::clone(&self.main.memory), state, restore)?;
+        Guest::restore(Arc::clone(&self.main.memory), state, restore)
+    }
+
+    /// Asks for what is missing, makes the guest, and acknowledges.
+    fn complete(&mut self, output: &mut Writer<Stream>, restore: Restore<'_>) -> Result<Guest> {
+        self.until_whole(output)?;
+        let guest = self.make_guest(restore)?;
         output.message(&Message::Loaded)?;
         Ok(guest)
     }

@@ -9,7 +9,7 @@ use crate::bitmap::Run;
 use crate::error::{Error, Result};
 use crate::guest::{GuestMemory, PAGE};
 use crate::link::Stream;
-use crate::wire::{Message, Writer};
+use crate::wire::{Beat, Message, Writer};
 use crate::world::Sent;
 
 /// Something to send.
@@ -18,6 +18,8 @@ pub(super) enum Job {
     Pages(Vec<Run>),
     /// Pages whose contents were copied before, so that they are those that a tracker was told.
     Copied(Vec<Run>, Vec<u8>),
+    /// Pages of a guest that runs elsewhere: nothing writes to them here.
+    Push(Vec<Run>),
     /// A message.
     Message(Message),
     /// Answer when all before has been sent.
@@ -27,9 +29,11 @@ pub(super) enum Job {
 /// What all lanes of a migration have sent.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    bytes: AtomicU64,
-    pages: AtomicU64,
-    zero_pages: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) pages: AtomicU64,
+    pub(super) zero_pages: AtomicU64,
+    /// The destination's last sign of life, where execution is ahead of memory.
+    pub(super) beat: std::sync::Mutex<Beat>,
 }
 
 impl Counters {
@@ -128,7 +132,7 @@ impl Worker {
             Job::Barrier(done) => {
                 let _ = done.send(());
             }
-            Job::Pages(runs) => {
+            Job::Pages(runs) | Job::Push(runs) => {
                 let memory = Arc::clone(&self.memory);
                 let (zeros, others) = self.sort(&runs, |page, _| memory.is_zero(page));
                 self.send_zeros(&zeros)?;

@@ -8,6 +8,7 @@ use super::figures::Figures;
 use super::greeting::Clock;
 use super::lane::{self, append, Counters, Job, Lane};
 use super::pace::Pace;
+use super::post_copy::Ahead;
 use super::{Channels, Gauge};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::guest::{Guest, PAGE};
 use crate::link::Stream;
 use crate::policy::Act;
 use crate::report::{Event, Happening, Report};
-use crate::strategy::{AtSend, Chunk};
+use crate::strategy::{AtSend, Chunk, Departure};
 use crate::track::{first_write_ns, Tracker};
 use crate::wire::{Message, Reader};
 use crate::world::{Sent, World};
@@ -31,6 +32,11 @@ pub struct Sending {
     pub stall: Duration,
     /// How long the guest runs, and is watched, before the migration starts.
     pub warm_up: Duration,
+    /// Whether the strategy moves execution ahead of memory: what its `departure()` says.
+    pub departure: Departure,
+    /// Send what the guest asks for behind the pushed pages, over the first channel, instead of over a
+    /// channel of its own: what that costs is an experiment.
+    pub one_stream: bool,
 }
 
 impl Default for Sending {
@@ -40,6 +46,8 @@ impl Default for Sending {
             verify: false,
             stall: Duration::from_secs(10),
             warm_up: Duration::from_millis(500),
+            departure: Departure::Never,
+            one_stream: false,
         }
     }
 }
@@ -50,6 +58,10 @@ pub struct Source {
     pub(super) tracker: Box<dyn Tracker>,
     pub(super) sending: Sending,
     pub(super) lanes: Vec<Lane>,
+    pub(super) ends: Vec<Stream>,
+    pub(super) fault_channel: Option<Stream>,
+    pub(super) session: u64,
+    pub(super) ahead: Ahead,
     pub(super) replies: Reader<Stream>,
     pub(super) counters: Arc<Counters>,
     pub(super) pace: Pace,
@@ -83,6 +95,10 @@ impl Source {
             tracker,
             sending,
             lanes: channels.lanes,
+            ends: channels.ends,
+            fault_channel: channels.faults,
+            session: 0,
+            ahead: Ahead::default(),
             replies: channels.replies,
             counters: channels.counters,
             pace: Pace::default(),
@@ -204,6 +220,14 @@ impl Source {
         }
     }
 
+    /// After an error, ends all channels: the guest is ahead of its memory, and both sides must know.
+    fn or_cut(&mut self, result: Result<()>) -> Result<()> {
+        if result.is_err() {
+            self.cut();
+        }
+        result
+    }
+
     pub(super) fn phase(&self, since: Duration) -> f64 {
         self.now().saturating_sub(since).as_secs_f64()
     }
@@ -276,12 +300,12 @@ impl World for Source {
     fn switch_over(&mut self) -> Result<()> {
         let (paused, copied) = (self.figures.paused_at, self.now());
         self.figures.parts.last_pages = self.phase(paused) - self.figures.parts.stop;
-        self.hand_over().map_err(|error| self.with_peers_reason(error))?;
+        self.hand_over(None).map_err(|error| self.with_peers_reason(error))?;
         self.mark(Happening::Acknowledged);
         self.figures.parts.acknowledge = self.phase(copied);
         if self.sending.verify {
             let began = self.now();
-            self.verify()?;
+            self.verify(&Bitmap::full(self.pages()), "the guest stays at the source")?;
             self.figures.verify_time = self.phase(began);
         }
         let began = self.now();
@@ -294,11 +318,38 @@ impl World for Source {
         Ok(())
     }
 
+    fn depart(&mut self, missing: &Bitmap) -> Result<()> {
+        let moved = self.move_ahead(missing);
+        match self.let_go {
+            true => self.or_cut(moved),
+            false => moved.map_err(|error| self.with_peers_reason(error)),
+        }
+    }
+
+    fn departed(&self) -> bool {
+        self.let_go && self.ahead.has_begun()
+    }
+
+    fn push(&mut self, runs: &[Run], asked: &mut Vec<u64>) -> Result<()> {
+        let pushed = self.push_pages(runs, asked);
+        self.or_cut(pushed)
+    }
+
+    fn serve(&mut self, asked: &mut Vec<u64>) -> Result<()> {
+        let served = self.serve_faults(asked);
+        self.or_cut(served)
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        let finished = self.finish_ahead();
+        self.or_cut(finished)
+    }
+
     fn abandon(&mut self, why: &str) {
         self.figures.total = self.phase(Duration::ZERO);
         self.tracker.disarm();
         if self.let_go {
-            return;
+            return self.cut();
         }
         // The destination may be gone already; then there is nobody to tell.
         let _ = self.tell(Message::Failed { reason: why.to_owned() });
@@ -334,6 +385,7 @@ impl World for Source {
         report.memory_bytes = self.guest.memory().bytes();
         report.guest_gap_error = self.figures.guest_gap.map(|_| self.clock.error);
         report.tracking.tracker = self.tracker.name().into();
+        report.faults = self.ahead.faults.as_deref().cloned();
         self.figures.report(report);
     }
 }

@@ -223,7 +223,7 @@ fn greeted(near: &Stream, pages: u64) -> (Writer<Stream>, Reader<Stream>) {
     let mut output = Writer::new(near.try_clone().unwrap());
     let mut input = Reader::new(near.try_clone().unwrap(), pages);
     let layout = Layout::single(pages * PAGE as u64);
-    output.message(&Message::Hello { session: 1, channel: 0, channels: 1, layout }).unwrap();
+    output.message(&Message::Hello { session: 1, channel: 0, channels: 1, layout, post_copy: None }).unwrap();
     assert!(matches!(input.message().unwrap(), Message::Welcome { .. }));
     (output, input)
 }
@@ -286,7 +286,13 @@ fn a_destination_refuses_absurd_guests_with_the_reason() {
         let destination = receive_in_thread(far, Reception::default(), Box::new(restore_known)).unwrap();
         let (mut output, mut input) =
             (Writer::new(near[0].try_clone().unwrap()), Reader::new(near[0].try_clone().unwrap(), 0));
-        let hello = Message::Hello { session: 1, channel: 0, channels: 1, layout: Layout::single(bytes) };
+        let hello = Message::Hello {
+            session: 1,
+            channel: 0,
+            channels: 1,
+            layout: Layout::single(bytes),
+            post_copy: None,
+        };
         output.message(&hello).unwrap();
         let told = input.message().unwrap_err().to_string();
         assert!(destination.join().unwrap().is_err());
