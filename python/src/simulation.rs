@@ -61,8 +61,8 @@ pub fn simulate(
         .map(|(name, given)| Ok((name, policy::out_of(&given)?)))
         .collect::<PyResult<Vec<(String, Box<dyn Policy>)>>>()?;
     let replay = py.detach(|| trace.replay(plan.sample)).map_err(|error| to_python(py, error))?;
-    let made = Sim::new(replay, plan.scenario.clone())
-        .and_then(|world| Ok(Migration::new(world, scaled(plan.strategy.clone(), plan.sample)?)));
+    let made = scaled(&plan.strategy, &replay)
+        .and_then(|strategy| Ok(Migration::new(Sim::new(replay, plan.scenario.clone())?, strategy)));
     let mut migration = made.map_err(|error| to_python(py, error))?;
     let cancelled = migration.canceller();
     let cancel = || cancelled.store(true, Ordering::Relaxed);

@@ -45,8 +45,8 @@ pub struct Verdict {
 impl Trial {
     /// Runs it.
     pub fn run(&self, replay: &Arc<Replay>, cancelled: &AtomicBool) -> Result<Report> {
-        let world = Sim::new(Arc::clone(replay), self.scenario.clone())?;
-        let mut migration = Migration::new(world, scaled(self.strategy.clone(), replay.weight())?);
+        let strategy = scaled(&self.strategy, replay)?;
+        let mut migration = Migration::new(Sim::new(Arc::clone(replay), self.scenario.clone())?, strategy);
         let canceller = migration.canceller();
         migration.run(policy::find(&self.policy)?.as_mut(), &mut [], |_, _| {
             canceller.store(cancelled.load(Relaxed), Relaxed);

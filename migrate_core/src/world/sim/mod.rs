@@ -61,13 +61,18 @@ impl Default for Scenario {
     }
 }
 
-/// The knobs of a strategy for a replay that follows one page in `weight`: chunks of as many bytes.
-pub fn scaled(mut strategy: Spec, weight: u64) -> Result<Box<dyn Strategy>> {
-    let whole = strategy.knobs.get("chunk_pages").and_then(serde_json::Value::as_u64);
-    if weight > 1 {
-        strategy = strategy.with("chunk_pages", (whole.unwrap_or(256) / weight).max(1));
+/// The least number of chunks that memory is sent in: the moments at which `late` clears.
+const LEAST_CHUNKS: u64 = 2048;
+
+/// The strategy that `spec` names, for `replay`: where one page stands for many, with chunks of as many
+/// bytes, though no more of them than tell the clear disciplines apart.
+pub fn scaled(spec: &Spec, replay: &Replay) -> Result<Box<dyn Strategy>> {
+    if replay.weight() == 1 {
+        return crate::strategy::find(spec);
     }
-    crate::strategy::find(&strategy)
+    let whole = spec.knobs.get("chunk_pages").and_then(serde_json::Value::as_u64).unwrap_or(256);
+    let chunk = (whole / replay.weight()).max(replay.pages() / LEAST_CHUNKS).max(1);
+    crate::strategy::find(&spec.clone().with("chunk_pages", chunk))
 }
 
 /// The simulated world.

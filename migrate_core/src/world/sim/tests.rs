@@ -48,8 +48,8 @@ fn sampled(
     scenario: Scenario,
 ) -> Report {
     let replay = Arc::new(Replay::sampled(trace, weight).unwrap());
-    let world = Sim::new(replay, scenario).unwrap();
-    let mut migration = Migration::new(world, scaled(strategy.clone(), weight).unwrap());
+    let strategy = scaled(strategy, &replay).unwrap();
+    let mut migration = Migration::new(Sim::new(replay, scenario).unwrap(), strategy);
     migration.run(policy, &mut [], |_, _| {});
     migration.finish(Report::default()).0
 }
