@@ -115,6 +115,12 @@ pub enum Observation<'a> {
         /// Pages whose bits were cleared with the chunk's without being sent: still to be sent.
         spilled: &'a Bitmap,
     },
+    /// The same, and the round is to end here: what it has not sent is left to what follows. Told only to
+    /// strategies that can ([`Strategy::cuts_rounds`]).
+    CutShort {
+        /// As with [`Observation::Sent`].
+        spilled: &'a Bitmap,
+    },
     /// The policy's answer to [`Action::EndRound`].
     Decided(&'a Decision),
     /// The guest ran for a moment.
@@ -130,6 +136,12 @@ pub trait Strategy: Send {
     /// The answer to what happened. An observation that cannot come here, or a decision that this strategy
     /// cannot carry out, is an error; the guest then goes on where it is.
     fn next(&mut self, seen: Observation<'_>) -> Result<Action>;
+
+    /// Whether a live round can be cut short after a chunk by [`Observation::CutShort`]. Where it cannot, a
+    /// policy's decision in the middle of a round waits for the round's end.
+    fn cuts_rounds(&self) -> bool {
+        false
+    }
 }
 
 /// The knobs of a strategy, able to make it.

@@ -18,6 +18,9 @@ struct Model {
     resumed: bool,
     sent: u64,
     remaining: Vec<u64>,
+    chunks: u64,
+    /// Live rounds are cut short after each so many chunks; never if 0.
+    cut_every: u64,
 }
 
 impl Model {
@@ -30,7 +33,15 @@ impl Model {
             resumed: false,
             sent: 0,
             remaining: Vec::new(),
+            chunks: 0,
+            cut_every: 0,
         }
+    }
+
+    /// Whether the chunk that was sent just now is the last of a round that is cut short.
+    fn cuts(&mut self) -> bool {
+        self.chunks += 1;
+        self.cut_every > 0 && !self.paused && self.chunks.is_multiple_of(self.cut_every)
     }
 
     fn write(&mut self, page: u64) {
@@ -81,7 +92,10 @@ fn drive(strategy: &mut dyn Strategy, model: &mut Model, rounds: usize, mut writ
             }
             Action::Send(chunk) => {
                 model.send(chunk, &mut set, &mut write);
-                Observation::Sent { spilled: &set }
+                match model.cuts() && strategy.cuts_rounds() {
+                    true => Observation::CutShort { spilled: &set },
+                    false => Observation::Sent { spilled: &set },
+                }
             }
             Action::EndRound { remaining_pages, live } => {
                 if *live {
@@ -118,7 +132,7 @@ proptest! {
     #[test]
     fn the_destination_ends_equal_to_the_source(
         clear in prop::sample::select(vec!["early", "skip", "late", "stop"]),
-        pages in 1u64..300, chunk in 1u64..40, rounds in 1usize..6, seed: u64, heat in 0u64..4,
+        pages in 1u64..300, chunk in 1u64..40, rounds in 1usize..6, seed: u64, heat in 0u64..4, cut_every in 0u64..6,
     ) {
         let spec = match clear {
             "stop" => Spec::new("stop-and-copy"),
@@ -126,6 +140,7 @@ proptest! {
         };
         let mut strategy = find(&spec.with("chunk_pages", chunk)).unwrap();
         let (mut model, mut random) = (Model::new(pages), Pcg64Mcg::seed_from_u64(seed));
+        model.cut_every = cut_every;
         drive(strategy.as_mut(), &mut model, rounds, |model| {
             for _ in 0..random.next_u64() % (heat + 1) {
                 model.write(random.next_u64() % pages);

@@ -59,6 +59,20 @@ pub enum Message {
         /// Destination's monotonic clock at the end of its first tick.
         first_ran_ns: u64,
     },
+    /// Asks the destination to tell the guest's progress once it runs there; comes before [`Message::Go`].
+    Observe {
+        /// For how long, in nanoseconds.
+        for_ns: u64,
+    },
+    /// How far the guest has come at the destination.
+    Progress {
+        /// Destination's monotonic clock.
+        clock_ns: u64,
+        /// Operations that it has finished since it began.
+        operations: u64,
+        /// Whether no more will be told.
+        last: bool,
+    },
     /// The sender gives up.
     Failed {
         /// Why.
@@ -81,6 +95,8 @@ impl Message {
             Self::Verify => "verify",
             Self::Go => "go",
             Self::Running { .. } => "running",
+            Self::Observe { .. } => "observe",
+            Self::Progress { .. } => "progress",
             Self::Failed { .. } => "failed",
         }
     }

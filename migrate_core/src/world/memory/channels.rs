@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cut::Cut;
 use super::lane::{Counters, Lane};
 use super::Sending;
 use crate::bitmap::Run;
@@ -20,6 +21,7 @@ pub struct Channels {
     pub(super) lanes: Vec<Lane>,
     pub(super) replies: Reader<Stream>,
     pub(super) counters: Arc<Counters>,
+    pub(super) cut: Arc<Cut>,
 }
 
 impl Channels {
@@ -30,13 +32,14 @@ impl Channels {
         };
         let replies = Reader::new(first.try_clone()?, memory.pages());
         let counters = Arc::new(Counters::default());
+        let cut = Cut::new(&streams)?;
         let lane = |stream: Stream| {
             stream.set_write_timeout(Some(sending.stall))?;
             stream.set_read_timeout(Some(sending.stall))?;
             Lane::new(stream, Arc::clone(memory), Arc::clone(&counters), sending.find_zeros)
         };
         let lanes = streams.into_iter().map(lane).collect::<Result<_>>()?;
-        Ok(Self { lanes, replies, counters })
+        Ok(Self { lanes, replies, counters, cut })
     }
 }
 
