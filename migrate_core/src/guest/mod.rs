@@ -1,8 +1,12 @@
 //! The guest: RAM blocks, and vCPUs whose workloads write to them in real time.
 
 mod block;
+mod brake;
+#[cfg(test)]
+mod brake_tests;
 mod clock;
 pub mod content;
+mod first_writes;
 mod io;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 pub mod kvm;
@@ -21,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use block::{Backing, BlockSpec, HugePages, RamBlock, PAGE};
+pub use brake::{Brake, MOST_DUTY, SLICE};
 pub use clock::monotonic_ns;
 pub use io::{read_pages, write_pages};
 pub use memory::{machine_bytes, GuestMemory, Layout};
@@ -153,6 +158,11 @@ impl Guest {
         self.vcpus.iter().for_each(Vcpu::wait_paused);
     }
 
+    /// Holds all vCPUs back alike, until the next call; see [`Vcpu::brake`].
+    pub fn brake(&self, brake: Brake) {
+        self.vcpus.iter().for_each(|vcpu| vcpu.brake(brake));
+    }
+
     /// The execution state of a paused guest.
     pub fn save(&self) -> Result<ExecutionState> {
         Ok(ExecutionState { vcpus: self.vcpus.iter().map(Vcpu::save).collect::<Result<_>>()? })
@@ -165,6 +175,7 @@ impl Guest {
             operations: sum.operations + vcpu.operations,
             running_ns: sum.running_ns.max(vcpu.running_ns),
             last_ran_ns: sum.last_ran_ns.max(vcpu.last_ran_ns),
+            held_ns: sum.held_ns + vcpu.held_ns,
         })
     }
 

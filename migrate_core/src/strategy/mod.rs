@@ -142,6 +142,12 @@ pub enum Observation<'a> {
         /// Pages whose bits were cleared with the chunk's without being sent: still to be sent.
         spilled: &'a Bitmap,
     },
+    /// The same, and the round is to end here: what it has not sent is left to what follows. Told only to
+    /// strategies that can ([`Strategy::cuts_rounds`]).
+    CutShort {
+        /// As with [`Observation::Sent`].
+        spilled: &'a Bitmap,
+    },
     /// The policy's answer to [`Action::EndRound`].
     Decided(&'a Decision),
     /// The guest ran for a moment.
@@ -188,6 +194,12 @@ pub trait Strategy: Send {
     /// Whether it may ask for [`Action::Depart`]: a world makes ready for that before it begins.
     fn departure(&self) -> Departure {
         Departure::Never
+    }
+
+    /// Whether a live round can be cut short after a chunk by [`Observation::CutShort`]. Where it cannot, a
+    /// policy's decision in the middle of a round waits for the round's end.
+    fn cuts_rounds(&self) -> bool {
+        false
     }
 }
 

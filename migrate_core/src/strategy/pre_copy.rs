@@ -145,6 +145,11 @@ impl Strategy for Machine {
                 self.pending.union_with(spilled);
                 self.send()
             }
+            (State::Sending, Observation::CutShort { spilled }) => {
+                self.pending.union_with(spilled);
+                self.outgoing.leave(&mut self.pending);
+                (State::Syncing, Action::Sync { clear: self.clear != Clear::Late })
+            }
             (State::Waiting, Observation::Waited) => self.send(),
             (State::Syncing, Observation::Synced { dirty }) => {
                 self.pending.union_with(dirty);
@@ -165,5 +170,9 @@ impl Strategy for Machine {
         };
         self.state = state;
         Ok(action)
+    }
+
+    fn cuts_rounds(&self) -> bool {
+        true
     }
 }

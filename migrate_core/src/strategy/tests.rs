@@ -25,6 +25,9 @@ struct Model {
     came: Vec<u64>,
     /// Times that the link is to be lost.
     breaks: u32,
+    chunks: u64,
+    /// Live rounds are cut short after each so many chunks; never if 0.
+    cut_every: u64,
 }
 
 impl Model {
@@ -41,6 +44,8 @@ impl Model {
             asked: Vec::new(),
             came: Vec::new(),
             breaks: 0,
+            chunks: 0,
+            cut_every: 0,
         }
     }
 
@@ -78,6 +83,12 @@ impl Model {
             self.missing.set(page);
             self.destination[page as usize] = 0;
         }
+    }
+
+    /// Whether the chunk that was sent just now is the last of a round that is cut short.
+    fn cuts(&mut self) -> bool {
+        self.chunks += 1;
+        self.cut_every > 0 && !self.paused && self.chunks.is_multiple_of(self.cut_every)
     }
 
     fn write(&mut self, page: u64) {
@@ -133,7 +144,10 @@ fn drive(strategy: &mut dyn Strategy, model: &mut Model, rounds: usize, mut writ
             }
             Action::Send(chunk) => {
                 model.send(chunk, &mut set, &mut write);
-                Observation::Sent { spilled: &set }
+                match model.cuts() && strategy.cuts_rounds() {
+                    true => Observation::CutShort { spilled: &set },
+                    false => Observation::Sent { spilled: &set },
+                }
             }
             Action::EndRound { remaining_pages, live } => {
                 if *live {
@@ -190,6 +204,7 @@ proptest! {
         clear in prop::sample::select(vec!["early", "skip", "late", "stop", "post", "hybrid early", "hybrid late"]),
         order in prop::sample::select(vec!["sequential", "bubbling", "recency", "none:patience=3"]),
         pages in 1u64..300, chunk in 1u64..40, rounds in 1usize..6, seed: u64, heat in 0u64..4, breaks in 0u32..3,
+        cut_every in 0u64..6,
     ) {
         let spec = match clear.split_once(' ') {
             None if clear == "stop" => Spec::new("stop-and-copy"),
@@ -203,6 +218,7 @@ proptest! {
         let mut strategy = find(&spec.with("chunk_pages", chunk)).unwrap();
         let (mut model, mut random) = (Model::new(pages), Pcg64Mcg::seed_from_u64(seed));
         model.breaks = breaks;
+        model.cut_every = cut_every;
         drive(strategy.as_mut(), &mut model, rounds, |model| {
             for _ in 0..random.next_u64() % (heat + 1) {
                 model.write(random.next_u64() % pages);

@@ -178,6 +178,17 @@ pub fn find_for(spec: &Spec, writers: Writers) -> Result<Box<dyn Tracker>> {
     (entry.make.build)(&spec.knobs)
 }
 
+/// An error where `tracker` would miss writes to `memory`, whose guest is there: before anything is done with it.
+pub fn refuse_blind(tracker: &dyn Tracker, memory: &GuestMemory) -> Result<()> {
+    #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+    if let Some(entry) = TRACKERS.find(tracker.name()).ok().filter(|entry| entry.make.only_vcpus) {
+        kvm_log::vms_of(memory, entry.name)?;
+    }
+    // Other trackers see all that they are asked about, or are refused when they are made.
+    let _ = (tracker, memory);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

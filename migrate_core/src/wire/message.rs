@@ -116,6 +116,20 @@ pub enum Message {
     },
     /// The source may be freed; the last of a post-copy.
     Freed,
+    /// Asks the destination to tell the guest's progress once it runs there; comes before [`Message::Go`].
+    Observe {
+        /// For how long, in nanoseconds.
+        for_ns: u64,
+    },
+    /// How far the guest has come at the destination.
+    Progress {
+        /// Destination's monotonic clock.
+        clock_ns: u64,
+        /// Operations that it has finished since it began.
+        operations: u64,
+        /// Whether no more will be told.
+        last: bool,
+    },
     /// The sender gives up.
     Failed {
         /// Why.
@@ -144,6 +158,8 @@ impl Message {
             Self::Beat(_) => "beat",
             Self::Complete { .. } => "complete",
             Self::Freed => "freed",
+            Self::Observe { .. } => "observe",
+            Self::Progress { .. } => "progress",
             Self::Failed { .. } => "failed",
         }
     }

@@ -6,7 +6,10 @@
 
 mod ledger;
 pub mod memory;
+mod sampling;
 pub mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -17,8 +20,9 @@ pub use ledger::{Bandwidth, Ledger, Sent};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::policy::{Act, Decision, Policy, Reason, Round};
-use crate::report::{Event, Happening, Outcome, Report};
+use crate::report::{Event, Happening, Outcome, Point, Report};
 use crate::strategy::{Action, Chunk, Observation, Strategy};
+use sampling::Sampler;
 
 /// Carries out actions. Times are since the migration's start.
 pub trait World {
@@ -75,6 +79,22 @@ pub trait World {
     fn events(&mut self) -> Vec<Event>;
     /// Fills in what only the world knows.
     fn report(&mut self, report: &mut Report);
+
+    /// Gives the world the switch that cancels the run: whatever it waits for, it is to stop soon after.
+    fn watch_for(&mut self, _cancelled: &Arc<AtomicBool>) {}
+    /// Whether the guest is the destination's: from then on a cancelled run is a failed one.
+    fn has_let_go(&self) -> bool {
+        false
+    }
+    /// Operations that the guest has finished, where they are counted.
+    fn operations(&self) -> Option<u64> {
+        None
+    }
+    /// The guest's progress at the destination, from the switchover on, once the migration is complete. May
+    /// watch it for a moment, which counts for nothing.
+    fn progress_there(&mut self) -> Vec<Point> {
+        Vec::new()
+    }
 }
 
 /// What [`Migration::next_round`] comes to.
@@ -94,6 +114,7 @@ enum Told {
     Began,
     Synced,
     Sent,
+    CutShort,
     Decided(Decision),
     Waited,
     Paused,
@@ -113,6 +134,10 @@ pub struct Migration<W: World> {
     pages: Bitmap,
     rounds: Vec<Round>,
     events: Vec<Event>,
+    sampler: Sampler,
+    points: Vec<Point>,
+    /// A decision that ends the live copy and was made in the middle of a round.
+    interrupt: Option<Decision>,
     throttle: f64,
     /// The longest blackout that a policy has allowed; from then on what fits it is switched over.
     allowed: Option<f64>,
@@ -125,8 +150,10 @@ pub struct Migration<W: World> {
 
 impl<W: World> Migration<W> {
     /// A migration that has not begun.
-    pub fn new(world: W, strategy: Box<dyn Strategy>) -> Self {
+    pub fn new(mut world: W, strategy: Box<dyn Strategy>) -> Self {
         let pages = Bitmap::new(world.pages());
+        let cancelled = Arc::default();
+        world.watch_for(&cancelled);
         Self {
             world,
             strategy,
@@ -135,12 +162,15 @@ impl<W: World> Migration<W> {
             pages,
             rounds: Vec::new(),
             events: Vec::new(),
+            sampler: Sampler::default(),
+            points: Vec::new(),
+            interrupt: None,
             throttle: 0.0,
             allowed: None,
             outcome: None,
             error: None,
             paused: None,
-            cancelled: Arc::default(),
+            cancelled,
         }
     }
 
@@ -162,11 +192,23 @@ impl<W: World> Migration<W> {
     /// Runs to the end of the next live round, or to the end. Failures do not come back as errors: they
     /// are the run's outcome, with the guest running where the reason says.
     pub fn next_round(&mut self) -> Step {
+        self.next_sampled(None, &mut [])
+    }
+
+    /// The same, and shows `policy`, and `watchers` in shadow, how the copy stands when round 0 begins and
+    /// every 100 ms from then on. A policy's decision in the middle of a round is acted upon at once, which
+    /// may end the run without another round's end to decide about.
+    pub fn next_sampled(
+        &mut self,
+        mut policy: Option<&mut (dyn Policy + '_)>,
+        watchers: &mut [(String, Box<dyn Policy>)],
+    ) -> Step {
         while self.outcome.is_none() && self.paused.is_none() {
             match self.step() {
                 Ok(Some(round)) => return Step::Decide(round),
-                Ok(None) => {}
+                Ok(None) => self.look(policy.as_deref_mut(), watchers),
                 Err(error @ Error::Link { .. }) if self.world.departed() => self.pause(&error),
+                Err(_) if self.is_cancelled() && !self.world.has_let_go() => self.abort("cancelled"),
                 Err(error) => self.fail(error),
             }
         }
@@ -195,6 +237,10 @@ impl<W: World> Migration<W> {
         Ok(())
     }
 
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     fn fail(&mut self, error: Error) {
         self.world.abandon(&error.to_string());
         self.outcome = Some((Outcome::Failed, error.to_string()));
@@ -213,16 +259,8 @@ impl<W: World> Migration<W> {
     pub fn act(&mut self, decision: Decision) {
         let Some(round) = self.rounds.last() else { return };
         let (index, expected) = (round.index, round.expected_blackout);
-        if decision.fires() {
-            self.mark(Happening::Decided { round: index, decision: decision.clone() });
-        }
-        match decision.act {
-            Act::Throttle { percent } => self.throttle = percent,
-            Act::Limit { blackout: Some(allowed), .. } => self.allowed = Some(allowed),
-            _ => {}
-        }
-        if let Err(error) = self.world.obey(&decision.act) {
-            return self.fail(error);
+        if !self.heed(index, &decision) {
+            return;
         }
         let decision = match (decision.act, self.allowed) {
             (Act::Proceed | Act::Throttle { .. } | Act::Limit { .. }, Some(allowed))
@@ -237,6 +275,23 @@ impl<W: World> Migration<W> {
         self.told = Some(Told::Decided(decision));
     }
 
+    /// Notes a decision and carries out what it says of throttles and limits; false if that failed, which
+    /// ends the run.
+    fn heed(&mut self, round: u32, decision: &Decision) -> bool {
+        if decision.fires() {
+            self.mark(Happening::Decided { round, decision: decision.clone() });
+        }
+        match decision.act {
+            Act::Throttle { percent } => self.throttle = percent,
+            Act::Limit { blackout: Some(allowed), .. } => self.allowed = Some(allowed),
+            _ => {}
+        }
+        let obeyed = self.world.obey(&decision.act);
+        let done = obeyed.is_ok();
+        obeyed.unwrap_or_else(|error| self.fail(error));
+        done
+    }
+
     /// Notes what a policy that only watches would have done.
     pub fn shadow(&mut self, policy: &str, decision: Decision) {
         let round = self.rounds.last().map_or(0, |round| round.index);
@@ -249,25 +304,32 @@ impl<W: World> Migration<W> {
     }
 
     fn step(&mut self) -> Result<Option<Round>> {
-        // A guest that has departed can only go on.
-        if self.cancelled.load(Ordering::Relaxed) && !self.world.departed() {
+        // A guest that is the destination's can only go on.
+        if self.is_cancelled() && !self.world.has_let_go() {
             self.abort("cancelled");
             return Ok(None);
         }
+        if self.ledger.is_none() {
+            return self.begin().map(|()| None);
+        }
         let action = match self.told.take() {
-            None if self.ledger.is_none() => self.begin()?,
             None => self.tell(&Told::Decided(Decision::proceed()))?,
+            Some(Told::Sent) if self.interrupt.is_some() && self.strategy.cuts_rounds() => {
+                self.tell(&Told::CutShort)?
+            }
             Some(told) => self.tell(&told)?,
         };
         self.events.extend(self.world.events());
         self.carry_out(action)
     }
 
-    fn begin(&mut self) -> Result<Action> {
+    fn begin(&mut self) -> Result<()> {
         self.world.begin()?;
-        let pages = self.world.pages() * self.world.weight();
-        self.ledger = Some(Ledger::new(pages * crate::guest::PAGE as u64, self.world.now()));
-        self.tell(&Told::Began)
+        let (now, pages) = (self.world.now(), self.world.pages() * self.world.weight());
+        self.ledger = Some(Ledger::new(pages * crate::guest::PAGE as u64, now));
+        self.sampler.begin(now);
+        self.told = Some(Told::Began);
+        Ok(())
     }
 
     fn tell(&mut self, told: &Told) -> Result<Action> {
@@ -275,6 +337,7 @@ impl<W: World> Migration<W> {
             Told::Began => Observation::Began { pages: self.world.pages() },
             Told::Synced => Observation::Synced { dirty: &self.pages },
             Told::Sent => Observation::Sent { spilled: &self.pages },
+            Told::CutShort => Observation::CutShort { spilled: &self.pages },
             Told::Decided(decision) => Observation::Decided(decision),
             Told::Waited => Observation::Waited,
             Told::Paused => Observation::Paused,
@@ -306,6 +369,8 @@ impl<W: World> Migration<W> {
                 Told::Waited
             }
             Action::Pause => {
+                self.note_progress();
+                self.sampler.end();
                 self.world.pause()?;
                 Told::Paused
             }
@@ -336,6 +401,8 @@ impl<W: World> Migration<W> {
                 return Ok(None);
             }
             Action::Done => {
+                let there = self.world.progress_there();
+                self.points.extend(there);
                 self.outcome = Some((Outcome::Completed, String::new()));
                 return Ok(None);
             }
@@ -352,22 +419,24 @@ impl<W: World> Migration<W> {
         let mut round = ledger.end_round(now, sent, remaining_pages * self.world.weight(), live);
         round.throttle = self.throttle;
         self.rounds.push(round.clone());
-        if live {
-            return Ok(Some(round));
+        match self.interrupt.take() {
+            // What was decided inside the round is done at its end, without asking again.
+            Some(decision) if live => self.told = Some(Told::Decided(decision)),
+            _ if live => return Ok(Some(round)),
+            _ => self.told = Some(Told::Decided(Decision::proceed())),
         }
-        self.told = Some(Told::Decided(Decision::proceed()));
         Ok(None)
     }
 
-    /// Asks `policy`, and `watchers` in shadow, at each round's end until the run is over. `each` sees
-    /// every round with the decision made on it.
+    /// Asks `policy`, and `watchers` in shadow, at each round's end and between until the run is over. `each`
+    /// sees every round with the decision made on it.
     pub fn run(
         &mut self,
         policy: &mut dyn Policy,
         watchers: &mut [(String, Box<dyn Policy>)],
         mut each: impl FnMut(&Round, &Decision),
     ) {
-        while let Step::Decide(round) = self.next_round() {
+        while let Step::Decide(round) = self.next_sampled(Some(&mut *policy), watchers) {
             if let Some(decision) = self.judge(&round, policy, watchers) {
                 each(&round, &decision);
             }
@@ -387,8 +456,7 @@ impl<W: World> Migration<W> {
         let watched: Vec<_> =
             watchers.iter_mut().map(|(name, p)| (name.clone(), p.decide(round, history))).collect();
         for (name, decision) in watched {
-            let broken = |error: Error| Decision::new(Act::Proceed, Reason::text(error.to_string()));
-            self.shadow(&name, decision.unwrap_or_else(broken));
+            self.shadow(&name, decision.unwrap_or_else(|error| broken(&error)));
         }
         match decided {
             Ok(decision) => {
@@ -427,6 +495,12 @@ impl<W: World> Migration<W> {
         (report.zero_pages, report.encoded_pages) = (sent.zero_pages, sent.encoded_pages);
         (report.rounds, report.events) = (self.rounds, self.events);
         self.world.report(&mut report);
+        report.set_progress(self.points);
         (report, self.world)
     }
+}
+
+/// What is noted for a watcher that failed.
+fn broken(error: &Error) -> Decision {
+    Decision::new(Act::Proceed, Reason::text(error.to_string()))
 }

@@ -67,7 +67,7 @@ pub static WORKLOADS: Registry<Make> = Registry {
 /// A slice of time that a workload is given.
 #[derive(Debug, Clone, Copy)]
 pub struct Tick {
-    /// Time that the guest has run, blackout not counted.
+    /// Time that the guest has run; the blackout, and sleeps under a brake, do not count.
     pub now: Duration,
     /// Bytes of writing that are due, a whole number of pages. What is not written stays due, for a while.
     pub budget: u64,
@@ -90,6 +90,12 @@ pub trait Workload: Send {
     /// Bytes per second that it wants to write at guest time `now`; infinite means as fast as it can, and
     /// what is negative or no number means nothing.
     fn rate(&self, now: Duration) -> f64;
+
+    /// Whether it writes memory behind the back of [`Region`], so that nobody can tell first writes to a page
+    /// from others. Then all bytes that it says it wrote count as first writes.
+    fn writes_unseen(&self) -> bool {
+        false
+    }
 
     /// Writes about `tick.budget` bytes and returns. An error is a crash of the guest: its own data are
     /// damaged.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::cut::Cut;
 use super::lane::{Counters, Lane};
 use super::Sending;
 use crate::bitmap::Run;
@@ -26,6 +27,7 @@ pub struct Channels {
     pub(super) ends: Vec<Stream>,
     /// The stream for remote faults, where execution may move ahead of memory.
     pub(super) faults: Option<Stream>,
+    pub(super) cut: Arc<Cut>,
 }
 
 impl Channels {
@@ -53,6 +55,7 @@ impl Channels {
             return Err(Error::usage("a migration needs at least one channel"));
         };
         let replies = Reader::new(first.try_clone()?, memory.pages());
+        let cut = Cut::new(&streams)?;
         let ends = streams.iter().map(Stream::try_clone).collect::<Result<_>>()?;
         if let Some(stream) = &faults {
             stream.set_write_timeout(Some(sending.stall))?;
@@ -64,7 +67,7 @@ impl Channels {
             Lane::new(stream, Arc::clone(memory), Arc::clone(&counters), sending.find_zeros)
         };
         let lanes = streams.into_iter().map(lane).collect::<Result<_>>()?;
-        Ok(Self { lanes, replies, counters, ends, faults })
+        Ok(Self { lanes, replies, counters, ends, faults, cut })
     }
 }
 

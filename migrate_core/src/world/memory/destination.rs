@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::observe::{tell_progress, LONGEST};
 use super::post_copy::{Arrival, Lanes};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
@@ -158,11 +159,14 @@ fn take_in(
         return Ok(Arrived { guest, received_pages: received_pages + pages });
     }
     let mut guest = intake.complete(output, restore)?;
-    intake.until_let_go(output)?;
+    let watch = intake.until_let_go(output)?;
     guest.resume()?;
     let first_ran_ns = first_tick(&guest, reception.stall)?;
     // The guest runs here now, whether the source hears of it or not.
     let _ = output.message(&Message::Running { first_ran_ns });
+    if !watch.is_zero() {
+        tell_progress(&guest, watch.min(LONGEST), |message| output.message(message));
+    }
     Ok(Arrived { guest, received_pages: intake.main.pages })
 }
 
@@ -171,10 +175,10 @@ pub(super) fn first_tick(guest: &Guest, stall: Duration) -> Result<u64> {
     while started.elapsed() < stall {
         match guest.first_ran_ns() {
             Some(first_ran_ns) => return Ok(first_ran_ns),
-            None => std::thread::sleep(Duration::from_micros(20)),
+            None => guest.check_alive()?,
         }
+        std::thread::sleep(Duration::from_micros(20));
     }
-    guest.check()?;
     Err(Error::link("the guest was resumed but did not run"))
 }
 
@@ -309,11 +313,14 @@ impl Intake {
         Ok(guest)
     }
 
-    /// Waits for the source to let go, telling checksums if asked.
-    fn until_let_go(&mut self, output: &mut Writer<Stream>) -> Result<()> {
+    /// Waits for the source to let go, telling checksums if asked. Gives the time for which the guest is to be
+    /// watched then.
+    fn until_let_go(&mut self, output: &mut Writer<Stream>) -> Result<Duration> {
+        let mut watch = Duration::ZERO;
         loop {
             match self.main.next_message()? {
-                Message::Go => return Ok(()),
+                Message::Go => return Ok(watch),
+                Message::Observe { for_ns } => watch = Duration::from_nanos(for_ns),
                 Message::Verify => self.tell_hashes(output)?,
                 other => {
                     return Err(Error::link(format!("{} came where the source was to let go", other.name())))

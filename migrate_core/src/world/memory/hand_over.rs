@@ -84,7 +84,9 @@ impl Source {
 
     /// Lets go, and waits for the word that the guest runs.
     pub(super) fn let_go(&mut self) -> Result<()> {
+        self.ask_to_watch()?;
         lane::settle(&mut self.lanes)?;
+        self.cut.spare();
         self.let_go = true;
         let told = self.tell(Message::Go).and_then(|()| self.replies.message());
         match told {

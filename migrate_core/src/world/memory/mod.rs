@@ -1,12 +1,19 @@
 //! The memory world: real memory that a real workload writes, moved over real sockets to another mapping,
 //! another process or another host.
 
+#[cfg(test)]
+mod brake_tests;
+mod brakes;
 mod channels;
+mod cut;
+#[cfg(test)]
+mod cut_tests;
 mod destination;
 mod figures;
 mod greeting;
 mod hand_over;
 mod lane;
+mod observe;
 mod pace;
 mod post_copy;
 mod source;
@@ -18,6 +25,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 pub use channels::{Channels, Gauge};
+pub use cut::Cutter;
 pub use destination::{receive, Arrived, Reception};
 pub use source::{Sending, Source};
 

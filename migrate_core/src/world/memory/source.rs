@@ -1,9 +1,12 @@
 //! The source: real memory, written by real threads, sent over real sockets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::brakes::Brakes;
 use super::channels::by_group;
+use super::cut::{Cut, Cutter};
 use super::figures::Figures;
 use super::greeting::Clock;
 use super::lane::{self, append, Counters, Job, Lane};
@@ -12,12 +15,12 @@ use super::post_copy::Ahead;
 use super::{Channels, Gauge};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
-use crate::guest::{Guest, PAGE};
+use crate::guest::{monotonic_ns, Guest, PAGE};
 use crate::link::Stream;
 use crate::policy::Act;
-use crate::report::{Event, Happening, Report};
+use crate::report::{Event, Happening, Point, Report};
 use crate::strategy::{AtSend, Chunk, Departure};
-use crate::track::{first_write_ns, Tracker};
+use crate::track::{first_write_ns, refuse_blind, Tracker};
 use crate::wire::{Message, Reader};
 use crate::world::{Sent, World};
 
@@ -37,6 +40,8 @@ pub struct Sending {
     /// Send what the guest asks for behind the pushed pages, over the first channel, instead of over a
     /// channel of its own: what that costs is an experiment.
     pub one_stream: bool,
+    /// How long the guest is watched at the destination once it runs there; no part of the total time.
+    pub cool_down: Duration,
 }
 
 impl Default for Sending {
@@ -48,6 +53,7 @@ impl Default for Sending {
             warm_up: Duration::from_millis(500),
             departure: Departure::Never,
             one_stream: false,
+            cool_down: Duration::ZERO,
         }
     }
 }
@@ -66,7 +72,12 @@ pub struct Source {
     pub(super) counters: Arc<Counters>,
     pub(super) pace: Pace,
     pub(super) clock: Clock,
+    pub(super) brakes: Brakes,
+    pub(super) cut: Arc<Cut>,
+    pub(super) cancelled: Arc<AtomicBool>,
     pub(super) started: Instant,
+    /// The same on the clock that processes share.
+    pub(super) started_ns: u64,
     pub(super) let_go: bool,
     pub(super) events: Vec<Event>,
     pub(super) skipped: u64,
@@ -76,13 +87,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// A guest that is to leave over `streams`, one a channel.
+    /// A guest that is to leave over `streams`, one a channel. Refused with a tracker that cannot see its writes.
     pub fn new(
         guest: Guest,
         tracker: Box<dyn Tracker>,
         streams: Vec<Stream>,
         sending: Sending,
     ) -> Result<Self> {
+        refuse_blind(tracker.as_ref(), guest.memory())?;
         let channels = Channels::open(guest.memory(), streams, &sending)?;
         Ok(Self::over(channels, guest, tracker, sending))
     }
@@ -103,7 +115,11 @@ impl Source {
             counters: channels.counters,
             pace: Pace::default(),
             clock: Clock::default(),
+            brakes: Brakes::default(),
+            cut: channels.cut,
+            cancelled: Arc::default(),
             started: Instant::now(),
+            started_ns: monotonic_ns(),
             let_go: false,
             events: Vec::new(),
             skipped: 0,
@@ -122,6 +138,11 @@ impl Source {
         Gauge(Arc::clone(&self.counters))
     }
 
+    /// Cuts the connections of a cancelled run from another thread.
+    pub fn cutter(&self) -> Cutter {
+        Cutter(Arc::downgrade(&self.cut))
+    }
+
     /// The guest back, and whether it was let go: then it runs elsewhere and must not run here.
     pub fn into_guest(self) -> (Guest, bool) {
         (self.guest, self.let_go)
@@ -135,10 +156,22 @@ impl Source {
     fn warm_up(&mut self) -> Result<()> {
         self.guest.resume()?;
         let before = self.guest.progress();
-        std::thread::sleep(self.sending.warm_up);
+        self.rest(self.sending.warm_up);
         self.guest.check_alive()?;
         self.figures.before = Some((before, self.guest.progress()));
         Ok(())
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, but not on when the run has been cancelled.
+    fn rest(&self, time: Duration) {
+        let began = Instant::now();
+        while let Some(left) = time.checked_sub(began.elapsed()).filter(|_| !self.is_cancelled()) {
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
     }
 
     pub(super) fn tell(&mut self, message: Message) -> Result<()> {
@@ -152,6 +185,9 @@ impl Source {
         let stop = clear && self.tracker.needs_pause() && self.figures.paused_at.is_zero();
         if stop {
             self.guest.pause();
+        }
+        if clear {
+            self.guest.memory().harvested(pages.clone());
         }
         let scanned = match clear {
             true => self.tracker.harvest(pages, into),
@@ -246,13 +282,14 @@ impl World for Source {
         // A tracker that cannot be had on scratch memory (KVM's) has no figure.
         self.figures.first_write_ns = first_write_ns(self.tracker.name()).ok();
         self.warm_up()?;
-        self.started = Instant::now();
+        (self.started, self.started_ns) = (Instant::now(), monotonic_ns());
         let ready = self.greet().and_then(|()| self.tracker.arm(&Arc::clone(self.guest.memory())));
         ready.map_err(|error| self.with_peers_reason(error))?;
         self.figures.setup = self.phase(Duration::ZERO);
         self.figures.first_page = self.figures.setup;
         let now = self.guest.progress();
         self.figures.during = Some((now, now));
+        self.figures.vcpus = self.guest.vcpus().len();
         Ok(())
     }
 
@@ -265,7 +302,8 @@ impl World for Source {
         let runs = self.prepare(chunk, spilled)?;
         self.skipped += chunk.pages() - runs.iter().map(|run| run.pages).sum::<u64>();
         if self.figures.paused_at.is_zero() {
-            std::thread::sleep(self.pace.ahead(self.counters.sent().bytes));
+            self.rest(self.pace.ahead(self.counters.sent().bytes));
+            self.brakes.regulate(&self.guest, self.started.elapsed());
         }
         self.dispatch(&runs).map_err(|error| self.with_peers_reason(error))
     }
@@ -315,6 +353,7 @@ impl World for Source {
         self.figures.sender_pause = Some(self.phase(paused) - self.figures.verify_time);
         self.figures.total = self.phase(Duration::ZERO);
         self.tracker.disarm();
+        self.brakes.release(&self.guest);
         Ok(())
     }
 
@@ -348,6 +387,7 @@ impl World for Source {
     fn abandon(&mut self, why: &str) {
         self.figures.total = self.phase(Duration::ZERO);
         self.tracker.disarm();
+        self.brakes.release(&self.guest);
         if self.let_go {
             return self.cut();
         }
@@ -360,20 +400,10 @@ impl World for Source {
     }
 
     fn obey(&mut self, act: &Act) -> Result<()> {
-        let cannot = |what: &str| {
-            let reason = format!("asked to {what}, which the memory world cannot do to its writers yet");
-            Err(Error::Policy { reason, source: None })
-        };
-        match act {
-            Act::Throttle { .. } => cannot("throttle"),
-            Act::Limit { dirty_rate: Some(_), .. } => cannot("limit the rate of writing"),
-            Act::Limit { write_delay: Some(_), .. } => cannot("delay first writes"),
-            Act::Limit { bandwidth: Some(rate), .. } => {
-                self.pace.set(*rate, self.counters.sent().bytes);
-                Ok(())
-            }
-            _ => Ok(()),
+        if let Act::Limit { bandwidth: Some(rate), .. } = act {
+            self.pace.set(*rate, self.counters.sent().bytes);
         }
+        self.brakes.obey(act, &self.guest, self.started.elapsed())
     }
 
     fn events(&mut self) -> Vec<Event> {
@@ -387,5 +417,21 @@ impl World for Source {
         report.tracking.tracker = self.tracker.name().into();
         report.faults = self.ahead.faults.as_deref().cloned();
         self.figures.report(report);
+    }
+
+    fn watch_for(&mut self, cancelled: &Arc<AtomicBool>) {
+        self.cancelled = Arc::clone(cancelled);
+    }
+
+    fn has_let_go(&self) -> bool {
+        self.let_go
+    }
+
+    fn operations(&self) -> Option<u64> {
+        Some(self.guest.progress().operations)
+    }
+
+    fn progress_there(&mut self) -> Vec<Point> {
+        self.seen_there()
     }
 }

@@ -20,16 +20,16 @@ use crate::track;
 use crate::wire::{Message, Reader, Section, Writer};
 use crate::world::{Migration, Step};
 
-struct Case {
-    guest: GuestSpec,
-    strategy: Spec,
-    policy: Spec,
-    tracker: &'static str,
-    channels: usize,
-    sending: Sending,
+pub(super) struct Case {
+    pub(super) guest: GuestSpec,
+    pub(super) strategy: Spec,
+    pub(super) policy: Spec,
+    pub(super) tracker: &'static str,
+    pub(super) channels: usize,
+    pub(super) sending: Sending,
 }
 
-fn case() -> Case {
+pub(super) fn case() -> Case {
     let sending = Sending {
         verify: true,
         warm_up: Duration::from_millis(20),
@@ -46,11 +46,11 @@ fn case() -> Case {
     }
 }
 
-fn streams(channels: usize) -> (Vec<Stream>, Vec<Stream>) {
+pub(super) fn streams(channels: usize) -> (Vec<Stream>, Vec<Stream>) {
     (0..channels).map(|_| link::pair(Transport::Unix).unwrap()).unzip()
 }
 
-fn migration(case: &Case, near: Vec<Stream>) -> Migration<Source> {
+pub(super) fn migration(case: &Case, near: Vec<Stream>) -> Migration<Source> {
     let guest = Guest::new(&case.guest).unwrap();
     let source = Source::new(guest, track::find(case.tracker).unwrap(), near, case.sending.clone()).unwrap();
     Migration::new(source, strategy::find(&case.strategy).unwrap())
@@ -66,7 +66,7 @@ fn run(case: &Case) -> (Report, Source, Result<Arrived>) {
     (report, source, arrived)
 }
 
-fn assert_running(guest: &Guest) {
+pub(super) fn assert_running(guest: &Guest) {
     let (before, began) = (guest.progress().operations, Instant::now());
     while guest.progress().operations == before {
         assert!(began.elapsed() < Duration::from_secs(20), "the guest does not run");
@@ -124,7 +124,7 @@ fn a_policy_that_gives_up_leaves_the_guest_at_the_source() {
     assert_runs_at_source(source);
 }
 
-fn assert_runs_at_source(source: Source) {
+pub(super) fn assert_runs_at_source(source: Source) {
     let (guest, let_go) = source.into_guest();
     assert!(!let_go);
     assert_running(&guest);
