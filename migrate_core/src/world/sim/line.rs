@@ -34,6 +34,11 @@ impl Line {
         self.round_trip
     }
 
+    /// Seconds that `bytes` take.
+    pub(super) fn seconds(&self, bytes: u64) -> f64 {
+        bytes as f64 / self.bandwidth
+    }
+
     /// When `bytes` that begin at `start` are on the link.
     pub(super) fn sent_at(&self, start: f64, bytes: u64, live: bool) -> f64 {
         let rate = if live { self.bandwidth.min(self.limit) } else { self.bandwidth };

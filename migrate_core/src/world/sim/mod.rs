@@ -4,6 +4,7 @@
 //! run here. Every page is followed: what was written before it was sent, and what after. A run is a
 //! function of its inputs.
 
+mod ahead;
 mod batch;
 mod costs;
 mod line;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use ahead::Ahead;
 pub use batch::{batch, Trial, Verdict};
 pub use costs::Costs;
 use line::Line;
@@ -28,7 +30,7 @@ use crate::guest::PAGE;
 use crate::knobs::Spec;
 use crate::link::LinkSpec;
 use crate::policy::Act;
-use crate::report::{Event, GuestCost, Happening, Report};
+use crate::report::{Event, GuestCost, Happening, Point, Report};
 use crate::strategy::{AtSend, Chunk, Strategy};
 use crate::trace::Replay;
 use crate::wire;
@@ -61,6 +63,8 @@ impl Default for Scenario {
     }
 }
 
+/// What the simulated guest does in a second: its progress is told in microseconds of its own time.
+const OPERATIONS: f64 = 1e6;
 /// The least number of chunks that memory is sent in: the moments at which `late` clears.
 const LEAST_CHUNKS: u64 = 2048;
 
@@ -90,6 +94,8 @@ pub struct Sim {
     zeros: Bitmap,
     sent: Sent,
     paused_at: Option<f64>,
+    /// Where execution is ahead of memory.
+    ahead: Option<Ahead>,
     figures: Figures,
     events: Vec<Event>,
 }
@@ -122,6 +128,7 @@ impl Sim {
             scenario,
             sent: Sent::default(),
             paused_at: None,
+            ahead: None,
             figures: Figures::default(),
             events: Vec::new(),
         })
@@ -138,8 +145,13 @@ impl Sim {
 
     /// Lets time pass, in which the guest writes unless it is paused.
     fn pass(&mut self, until: f64) -> Result<()> {
-        if self.paused_at.is_none() {
-            self.writer.run(self.now, until, &mut self.dirty);
+        match (&mut self.ahead, self.paused_at) {
+            (Some(ahead), _) => ahead.run(&mut self.writer, self.now, until),
+            (None, None) => {
+                let dirty = &mut self.dirty;
+                self.writer.run(self.now, until, |brake, page, wall| brake.log(dirty, page, wall));
+            }
+            (None, Some(_)) => {}
         }
         self.now = until.max(self.now);
         if self.now > self.scenario.longest {
@@ -149,6 +161,31 @@ impl Sim {
             )));
         }
         Ok(())
+    }
+
+    fn count(&mut self, sent: Sent) {
+        self.sent.bytes += sent.bytes;
+        self.sent.pages += sent.pages * self.weight;
+        self.sent.zero_pages += sent.zero_pages * self.weight;
+    }
+
+    /// The state goes there and its acknowledgement comes back; then the word to run goes there.
+    fn move_execution(&mut self) -> Result<()> {
+        self.pass(self.now + self.line.round_trip() + self.scenario.costs.load)?;
+        self.mark(Happening::Acknowledged);
+        self.pass(self.now + self.line.round_trip() / 2.0 + self.scenario.costs.resume)?;
+        self.figures.blackout = self.paused_at.map(|paused| self.now - paused);
+        self.mark(Happening::Resumed);
+        Ok(())
+    }
+
+    /// Takes what the guest asked for into account: its bytes go before what is pushed next.
+    fn serve_asked(&mut self, asked: &mut Vec<u64>) -> Result<()> {
+        let Some(ahead) = &mut self.ahead else { return Ok(()) };
+        let pages = ahead.take_asked(asked);
+        let bytes = pages * wire::pages_bytes(1, 1) * self.weight;
+        self.count(Sent { bytes, pages, ..Sent::default() });
+        self.pass(self.line.sent_at(self.now, bytes, false))
     }
 
     /// What of `chunk` is sent, after its dirty bits have been seen to.
@@ -248,9 +285,7 @@ impl World for Sim {
         let sent = self.encode(&runs);
         self.sent.skipped_pages += (chunk.pages() - sent.pages) * self.weight;
         let until = self.line.sent_at(self.now, sent.bytes, self.paused_at.is_none());
-        self.sent.bytes += sent.bytes;
-        self.sent.pages += sent.pages * self.weight;
-        self.sent.zero_pages += sent.zero_pages * self.weight;
+        self.count(sent);
         self.pass(until)
     }
 
@@ -275,15 +310,57 @@ impl World for Sim {
     }
 
     fn switch_over(&mut self) -> Result<()> {
-        // The state goes there and its acknowledgement comes back; then the word to run goes there.
-        self.pass(self.now + self.line.round_trip() + self.scenario.costs.load)?;
-        self.mark(Happening::Acknowledged);
-        self.pass(self.now + self.line.round_trip() / 2.0 + self.scenario.costs.resume)?;
-        self.figures.blackout = self.paused_at.map(|paused| self.now - paused);
-        self.mark(Happening::Resumed);
+        self.move_execution()?;
         self.pass(self.now + self.line.round_trip() / 2.0)?;
         self.figures.total = self.now;
         Ok(())
+    }
+
+    fn depart(&mut self, missing: &Bitmap) -> Result<()> {
+        self.move_execution()?;
+        let latency = self.line.round_trip() + self.line.seconds(wire::pages_bytes(1, 1));
+        self.ahead = Some(Ahead::new(missing.clone(), latency, self.now));
+        Ok(())
+    }
+
+    fn departed(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    fn push(&mut self, runs: &[Run], asked: &mut Vec<u64>) -> Result<()> {
+        let sent = self.encode(runs);
+        let until = self.line.sent_at(self.now, sent.bytes, false);
+        self.count(sent);
+        let coming = until + self.line.round_trip() / 2.0;
+        self.ahead.iter_mut().for_each(|ahead| ahead.push(runs, coming));
+        self.pass(until)?;
+        self.ahead.iter_mut().for_each(|ahead| ahead.arrive(runs));
+        self.serve_asked(asked)
+    }
+
+    fn serve(&mut self, asked: &mut Vec<u64>) -> Result<()> {
+        self.pass(self.now + 1e-3)?;
+        self.serve_asked(asked)
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        self.pass(self.now + self.line.round_trip())?;
+        self.figures.last_page = self.now;
+        self.figures.total = self.now;
+        self.mark(Happening::Completed);
+        Ok(())
+    }
+
+    fn has_let_go(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    fn operations(&self) -> Option<u64> {
+        Some((self.writer.guest_time() * OPERATIONS) as u64)
+    }
+
+    fn progress_there(&mut self) -> Vec<Point> {
+        self.ahead.as_mut().map(Ahead::progress).unwrap_or_default()
     }
 
     fn abandon(&mut self, _why: &str) {
@@ -295,8 +372,10 @@ impl World for Sim {
             Act::Throttle { percent } => self.writer.throttle(percent),
             Act::Limit { bandwidth, dirty_rate, write_delay, .. } => {
                 bandwidth.into_iter().for_each(|rate| self.line.limit(rate));
-                dirty_rate.into_iter().for_each(|rate| self.writer.limit(rate));
-                write_delay.into_iter().for_each(|seconds| self.writer.delay(seconds));
+                let weight = self.weight as f64;
+                let spacing = |rate| if rate > 0.0 { weight * PAGE as f64 / rate } else { 0.0 };
+                dirty_rate.into_iter().for_each(|rate| self.writer.brake().space(spacing(rate)));
+                write_delay.into_iter().for_each(|held| self.writer.brake().delay(held.max(0.0) * weight));
             }
             _ => {}
         }
@@ -316,6 +395,8 @@ impl World for Sim {
         report.guest_gap_error = self.figures.blackout.map(|_| 0.0);
         report.sender_pause = self.paused_at.map(|paused| self.figures.total - paused);
         report.throughput = if sending > 0.0 { report.sent_bytes as f64 / sending } else { 0.0 };
-        report.guest_cost = GuestCost { slowdown: self.writer.slowdown(), ..GuestCost::default() };
+        report.guest_cost =
+            GuestCost { before: Some(OPERATIONS), slowdown: self.writer.slowdown(), ..GuestCost::default() };
+        report.faults = self.ahead.as_ref().map(|ahead| ahead.faults(self.figures.total));
     }
 }

@@ -272,3 +272,37 @@ fn a_batch_gives_what_its_trials_give_one_by_one() {
     assert!(batch(&replay, &wrong, 2, &running).unwrap_err().to_string().contains("trial 7"));
     assert!(batch(&replay, &wrong[..3], 2, &AtomicBool::new(true)).is_err());
 }
+
+/// A vCPU that waits L for a page and touches at rate a in between stalls for 1 - ln(1 + aL) / (aL) of the time in
+/// which memory follows; the faults are that share of it, over L.
+#[test]
+fn the_stall_share_of_post_copy_follows_its_closed_form() {
+    let (pages, rate) = (20_000u64, 20_000.0);
+    for (kappa, rtt) in [(0.1, 1e-5), (1.0, 1e-4), (10.0, 1e-3)] {
+        let (latency, touches) = (rtt + 1.0 / rate, kappa / (rtt + 1.0 / rate));
+        let uniform = Spec::new("uniform").with("rate", touches * PAGE as f64);
+        let trace = workload(uniform, pages, 4.0, 0.001);
+        let scenario = Scenario { link: LinkSpec { rtt, ..link(rate, 1) }, ..Scenario::default() };
+        let strategy = Spec::new("post-copy").with("prepaging", "sequential").with("chunk_pages", 8);
+        let report = run(&trace, &strategy, &mut After(1), scenario);
+        let faults = report.faults.unwrap();
+        let (expected, share) =
+            (1.0 - (1.0 + kappa).ln() / kappa, faults.total.count as f64 * latency / faults.duration);
+        assert!((share / expected - 1.0).abs() < 0.06, "kappa {kappa}: {share} {expected}");
+        assert_eq!((report.outcome, report.sent_pages), (Outcome::Completed, pages), "{}", report.reason);
+        // A loss under 5 % is no brownout.
+        if expected > 0.1 {
+            let lost = report.brownout.unwrap().loss / faults.duration;
+            assert!((lost / expected - 1.0).abs() < 0.15, "kappa {kappa}: brownout {lost} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_hybrid_ends_what_pre_copy_does_not() {
+    let trace = workload(Spec::new("uniform").with("rate", 20_000.0 * PAGE as f64), 20_000, 5.0, 0.01);
+    let scenario = Scenario { link: link(10_000.0, 256), ..Scenario::default() };
+    let report = run(&trace, &Spec::new("hybrid").with("rounds", 2), downtime(0.01).as_mut(), scenario);
+    assert_eq!(report.outcome, Outcome::Completed, "{}", report.reason);
+    assert!(report.faults.unwrap().asked_pages > 100 && report.blackout.unwrap() < 0.01);
+}

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
-use crate::guest::PAGE;
 use crate::trace::Replay;
 
 /// A trace being replayed.
@@ -20,13 +19,7 @@ pub(super) struct Writer {
     guest_time: f64,
     wall_time: f64,
     throttle: f64,
-    /// Seconds lost at each first write.
-    delay: f64,
-    /// Seconds between first writes at least.
-    spacing: f64,
-    next_first_write: f64,
-    /// Wall time before which the guest does not go on.
-    held_until: f64,
+    brake: Brake,
     written: Bitmap,
 }
 
@@ -45,10 +38,7 @@ impl Writer {
             guest_time: 0.0,
             wall_time: 0.0,
             throttle: 0.0,
-            delay: 0.0,
-            spacing: 0.0,
-            next_first_write: 0.0,
-            held_until: 0.0,
+            brake: Brake::default(),
             written,
         };
         while writer.next().is_some_and(|(time, _)| time < 0.0) {
@@ -62,14 +52,14 @@ impl Writer {
         self.throttle = (percent / 100.0).clamp(0.0, 0.99);
     }
 
-    /// Lets it dirty `rate` bytes per second; 0 lifts the limit.
-    pub(super) fn limit(&mut self, rate: f64) {
-        self.spacing = if rate > 0.0 { (PAGE as u64 * self.replay.weight()) as f64 / rate } else { 0.0 };
+    /// What holds it at its writes.
+    pub(super) fn brake(&mut self) -> &mut Brake {
+        &mut self.brake
     }
 
-    /// Holds it for `seconds` at each first write.
-    pub(super) fn delay(&mut self, seconds: f64) {
-        self.delay = seconds.max(0.0) * self.replay.weight() as f64;
+    /// Seconds that the guest has run by its own clock, since the migration's start.
+    pub(super) fn guest_time(&self) -> f64 {
+        self.guest_time
     }
 
     /// Pages written since the migration's start.
@@ -91,12 +81,13 @@ impl Writer {
         ))
     }
 
-    /// Runs from wall time `from` to `to`, noting what it writes in `dirty`.
-    pub(super) fn run(&mut self, from: f64, to: f64, dirty: &mut Bitmap) {
+    /// Runs from wall time `from` to `to`. Each write is shown to `write`, with its moment, which either lets
+    /// it happen or holds the guest and says false: then it is shown again when the guest goes on.
+    pub(super) fn run(&mut self, from: f64, to: f64, mut write: impl FnMut(&mut Brake, u64, f64) -> bool) {
         let (speed, mut wall) = (1.0 - self.throttle, from);
         self.wall_time += (to - from).max(0.0);
         loop {
-            wall = wall.max(self.held_until);
+            wall = wall.max(self.brake.held_until);
             let next = self.next();
             let time = next.map_or(self.began + self.replay.interval(), |(time, _)| time);
             let reached = wall + (time - self.guest_time).max(0.0) / speed;
@@ -107,23 +98,56 @@ impl Writer {
             (wall, self.guest_time) = (reached, self.guest_time.max(time));
             match next {
                 None => (self.number, self.done, self.began) = (self.number + 1, 0, time),
-                Some((_, page)) => self.write(page, wall, dirty),
+                Some((_, page)) if write(&mut self.brake, page, wall) => {
+                    self.written.set(page);
+                    self.done += 1;
+                }
+                Some(_) => {}
             }
         }
     }
+}
 
-    /// Writes `page`, which is due, at `wall`, or holds the guest until it may.
-    fn write(&mut self, page: u64, wall: f64, dirty: &mut Bitmap) {
-        if !dirty.contains(page) {
-            if wall < self.next_first_write {
-                self.held_until = self.next_first_write;
-                return;
-            }
-            dirty.set(page);
-            self.next_first_write = wall + self.spacing;
-            self.held_until = wall + self.delay;
+/// Holds the guest at its writes.
+#[derive(Debug, Default)]
+pub(super) struct Brake {
+    /// Seconds lost at each first write.
+    delay: f64,
+    /// Seconds between first writes at least.
+    spacing: f64,
+    next_first_write: f64,
+    /// Wall time before which the guest does not go on.
+    held_until: f64,
+}
+
+impl Brake {
+    /// Lets the guest make a first write every `seconds`.
+    pub(super) fn space(&mut self, seconds: f64) {
+        self.spacing = seconds;
+    }
+
+    /// Holds it for `seconds` at each first write.
+    pub(super) fn delay(&mut self, seconds: f64) {
+        self.delay = seconds;
+    }
+
+    /// Does not let it go on before `wall`.
+    pub(super) fn hold(&mut self, wall: f64) {
+        self.held_until = self.held_until.max(wall);
+    }
+
+    /// A write at `wall` while the dirty log is `dirty`; false if it has to wait.
+    pub(super) fn log(&mut self, dirty: &mut Bitmap, page: u64, wall: f64) -> bool {
+        if dirty.contains(page) {
+            return true;
         }
-        self.written.set(page);
-        self.done += 1;
+        if wall < self.next_first_write {
+            self.hold(self.next_first_write);
+            return false;
+        }
+        dirty.set(page);
+        self.next_first_write = wall + self.spacing;
+        self.hold(wall + self.delay);
+        true
     }
 }
