@@ -20,6 +20,7 @@ BENCHES = {
     "trackers": [],
     "tracking": ["3"] if QUICK else [],
     "migration": ["256", "3"] if QUICK else [],
+    "throttle": ["1"] if QUICK else [],
 }
 
 

@@ -9,7 +9,9 @@ use migrate_core::knobs::Spec;
 use migrate_core::link::{self, Endpoint, LinkSpec, Shaper, Stream};
 use migrate_core::policy::{Decision, Policy, Round};
 use migrate_core::report::Report;
-use migrate_core::world::memory::{receive_in_thread, Arrived, Channels, Gauge, Reception, Sending, Source};
+use migrate_core::world::memory::{
+    receive_in_thread, Arrived, Channels, Cutter, Gauge, Reception, Sending, Source,
+};
 use migrate_core::world::{Migration, Step};
 use migrate_core::{strategy, track, Error, Result};
 use pyo3::prelude::*;
@@ -33,6 +35,7 @@ struct Plan {
     find_zeros: bool,
     verify: bool,
     warm_up: f64,
+    cool_down: f64,
     stall: f64,
     /// An endpoint, or another mapping in this process.
     to: Option<String>,
@@ -61,6 +64,7 @@ pub struct Session {
     running: Owned<Mutex<Option<Running>>>,
     cancelled: Arc<AtomicBool>,
     gauge: Gauge,
+    cutter: Cutter,
     guest: Py<Guest>,
     plan: Plan,
 }
@@ -106,6 +110,7 @@ impl Plan {
             verify: self.verify,
             stall: seconds("stall_timeout", self.stall)?,
             warm_up: seconds("warm_up", self.warm_up)?,
+            cool_down: seconds("cool_down", self.cool_down)?,
         })
     }
 
@@ -146,6 +151,7 @@ impl Session {
             watchers.into_iter().map(|(name, p)| Ok((name, policy::out_of(&p)?))).collect::<PyResult<_>>()?;
         let restore = guest.get().restorer();
         let memory = guest.get().core_memory(py)?;
+        track::refuse_blind(tracker.as_ref(), &memory).map_err(core)?;
         let (channels, destination, shaper) = interrupt::run_to_end(py, || {
             let shaper = Shaper::new(&plan.link)?;
             let (near, far) = streams(&plan, to.as_ref(), &shaper)?;
@@ -158,11 +164,11 @@ impl Session {
         })?;
         drop(memory);
         let source = Source::over(channels, guest.get().take(py)?, tracker, sending);
-        let gauge = source.gauge();
+        let (gauge, cutter) = (source.gauge(), source.cutter());
         let migration = Migration::new(source, strategy);
         let cancelled = migration.canceller();
         let running = Running { migration, policy, watchers, round: None, destination, shaper };
-        Ok(Self { running: Owned::new(Mutex::new(Some(running))), cancelled, gauge, guest, plan })
+        Ok(Self { running: Owned::new(Mutex::new(Some(running))), cancelled, gauge, cutter, guest, plan })
     }
 
     /// The next live round as JSON, or `None` when the run is over.
@@ -171,11 +177,14 @@ impl Session {
         let cancel = || self.cancel();
         let step = interrupt::run(py, &cancel, || {
             with(running, |running| {
-                running.round = match running.migration.next_round() {
+                let Running { migration, policy, watchers, round, .. } = running;
+                // A policy that takes samples is shown them by the engine's thread.
+                let policy = policy.as_mut().map(|policy| policy.as_mut() as &mut dyn Policy);
+                *round = match migration.next_sampled(policy, watchers) {
                     Step::Decide(round) => Some(round),
                     Step::Over => None,
                 };
-                Ok(running.round.clone())
+                Ok(round.clone())
             })
         })?;
         step.map(|round| text(&round)).transpose()
@@ -207,9 +216,13 @@ impl Session {
         py.detach(|| with(running, act)).map_err(|error| to_python(py, error))
     }
 
-    /// Ends the run as aborted at its next action. From any thread.
+    /// Ends the run as aborted at its next action; a moment later also where that waits for the peer. From
+    /// any thread.
     fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        if !self.cancelled.swap(true, Ordering::Relaxed) {
+            // Without a thread for it the run still ends, when the peer answers or counts as lost.
+            let _ = self.cutter.cut_soon();
+        }
     }
 
     /// `(bytes, pages)` put on the link so far. From any thread.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from switchover.receiver import Receiver
     from switchover.report import Report
     from switchover.round import Round
+    from switchover.sample import Sample
     from switchover.strategies import PreCopy, StopAndCopy
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Receiver",
     "Report",
     "Round",
+    "Sample",
     "StopAndCopy",
     "StreamError",
     "SwitchoverError",
@@ -79,6 +81,7 @@ _HOMES = {
     "switchover.receiver": ("Receiver",),
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
+    "switchover.sample": ("Sample",),
     "switchover.strategies": ("PreCopy", "StopAndCopy"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}

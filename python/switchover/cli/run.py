@@ -60,6 +60,9 @@ from . import show
 @click.option("-t", "--tracker", default="auto", show_default=True, help="How writes are found.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all that is random.")
 @click.option("--warm-up", default="500ms", show_default=True, help="How long the guest runs before.")
+@click.option(
+    "--cool-down", default=None, help="How long the guest is watched at the destination; default: as the warm-up."
+)
 @click.option("--verify/--no-verify", default=False, help="Compare source and destination page by page.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -78,6 +81,7 @@ def run(
     tracker: str,
     seed: int,
     warm_up: str,
+    cool_down: str | None,
     verify: bool,
     output: Path | None,
     as_json: bool,
@@ -99,6 +103,7 @@ def run(
             tracker=tracker,
             verify=verify,
             warm_up=warm_up,
+            cool_down=cool_down,
             on_round=show.rounds(None if as_json else screen),
             shadow=shadow,
         )
@@ -125,9 +130,15 @@ def remarks(report: sw.Report) -> list[str]:
         lines.append(
             f"blackout seen by the guest {show.span(report.guest_gap)}, by the sender {show.span(report.sender_pause)}"
         )
+    if report.effective_downtime is not None and report.brownout is not None:
+        lines.append(
+            f"effective downtime {show.span(report.effective_downtime)}: the blackout and "
+            f"{show.span(report.brownout['loss'])} of work lost in the brownout"
+        )
     for event in report.events:
         if event["event"] == "shadow":
             decision = event["decision"]
             if decision["kind"] != "proceed":
-                lines.append(f"{event['policy']} would have said {decision['kind']} after round {event['round']}")
+                said = f"{event['policy']} would have said {sw.Decision.from_dict(decision)}"
+                lines.append(f"{said} ({show.span(event['time'])} after the start, round {event['round']})")
     return lines
