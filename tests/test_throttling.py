@@ -163,7 +163,7 @@ def test_the_plot_shows_speed_and_throttle(guest, capsys):
     assert "throttle" in shown
     assert "50 %" in shown
     assert "at the destination" in shown
-    assert len(report.pace_chart().splitlines()) <= 43
+    assert len(report.pace_chart().splitlines()) <= 45
 
 
 def test_a_report_from_before_brownouts_is_read(guest):
@@ -206,7 +206,8 @@ def test_every_policy_says_rule_units_defaults_and_origin(policy):
     lines = doc.splitlines()
     assert lines[0].endswith("."), "the rule in a sentence"
     assert "Origin:" in doc
-    assert "never ends" in doc or "always ends" in doc or "ends as" in doc
+    told = " ".join(doc.split())
+    assert "never ends" in told or "always ends" in told
     for knob in policy.knobs:
         line = next(line for line in lines if line.strip().startswith(f"{knob.name}: "))
         if knob.default not in (None, []):

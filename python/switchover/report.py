@@ -221,7 +221,7 @@ class Report:
             lines.append(f"{name}  {units.format_time(row.duration):>9}  {sizes}  {'#' * sent}{'.' * left}")
         return "\n".join([*lines, "* sent in the blackout"])
 
-    def pace_chart(self, width: int = 50) -> str:
+    def pace_chart(self, width: int = 48) -> str:
         """The guest's speed over time as bars of text, as shares of its speed before, and the throttle set.
 
         At most 40 lines: each is the mean of some intervals of about 100 ms. Empty where nothing is known.
@@ -233,9 +233,9 @@ class Report:
         lines = ["    time  speed  throttle"]
         for time, speed, throttle, there in rows:
             bar = "#" * math.ceil(width * speed / most)
-            place = " at the destination" if there else ""
-            lines.append(f"{time:7.2f}s  {speed:4.0%}  {throttle:5.0f} %  {bar}{place}")
-        return "\n".join(lines)
+            mark = "*" if there else " "
+            lines.append(f"{time:7.2f}s{mark} {speed:4.0%}  {throttle:5.0f} %  {bar}")
+        return "\n".join([*lines, "* at the destination"])
 
     def plot(self) -> None:
         """Shows the charts on the terminal: the rounds, and the guest's speed and throttle over time."""
