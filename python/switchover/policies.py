@@ -123,7 +123,9 @@ class First:
 
 
 def any_of(*policies: Judge) -> Judge:
-    """The policy that does what the first of `policies` does that fires."""
+    """The policy that does what the first of `policies` does that fires; of a single one, that one."""
+    if len(policies) == 1:
+        return policies[0]
     if not all(isinstance(policy, Policy) for policy in policies):
         return First(policies)
     specs = [spec_of(policy) for policy in policies]
