@@ -22,6 +22,7 @@ BENCHES = {
     "migration": ["256", "3"] if QUICK else [],
     "simulation": [],
     "post_copy": ["256", "3", "1024"] if QUICK else [],
+    "throttle": ["1"] if QUICK else [],
 }
 
 

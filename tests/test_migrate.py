@@ -23,15 +23,6 @@ def test_every_strategy_moves_a_running_guest_with_every_tracker(strategy, track
         runs_on(guest)
 
 
-def test_a_tracker_that_does_not_see_the_guest_fails_the_run(guest):
-    for part in sw.trackers.describe():
-        if part["only_vcpus"] and part["unavailable"] is None:
-            report = sw.migrate(guest, tracker=part["name"], **QUICK)
-            assert report.outcome == "failed"
-            assert isinstance(report.error, sw.TrackerUnavailable)
-            runs_on(guest)
-
-
 def test_the_guest_object_is_the_guest_at_the_destination(guest):
     source = guest.memory
     sw.migrate(guest, sw.PreCopy(), sw.policies.MaxRounds(2), **QUICK)

@@ -12,7 +12,7 @@ use migrate_core::policy::{Decision, Policy, Round};
 use migrate_core::report::Report;
 use migrate_core::strategy::Departure;
 use migrate_core::world::memory::{
-    receive_from_thread, Arrived, Channels, Gauge, Reception, Sending, Source,
+    receive_from_thread, Arrived, Channels, Cutter, Gauge, Reception, Sending, Source,
 };
 use migrate_core::world::{Migration, Step};
 use migrate_core::{strategy, track, Error, Result};
@@ -37,6 +37,7 @@ struct Plan {
     find_zeros: bool,
     verify: bool,
     warm_up: f64,
+    cool_down: f64,
     stall: f64,
     /// An endpoint, or another mapping in this process.
     to: Option<String>,
@@ -71,6 +72,7 @@ pub struct Session {
     cancelled: Arc<AtomicBool>,
     let_go: AtomicBool,
     gauge: Gauge,
+    cutter: Cutter,
     guest: Py<Guest>,
     plan: Plan,
 }
@@ -126,6 +128,7 @@ impl Plan {
             verify: self.verify,
             stall: seconds("stall_timeout", self.stall)?,
             warm_up: seconds("warm_up", self.warm_up)?,
+            cool_down: seconds("cool_down", self.cool_down)?,
             ..Sending::default()
         })
     }
@@ -168,6 +171,7 @@ impl Session {
             watchers.into_iter().map(|(name, p)| Ok((name, policy::out_of(&p)?))).collect::<PyResult<_>>()?;
         let restore = guest.get().restorer();
         let memory = guest.get().core_memory(py)?;
+        track::refuse_blind(tracker.as_ref(), &memory).map_err(core)?;
         let (channels, destination, shaper) = interrupt::run_to_end(py, || {
             let shaper = Shaper::new(&plan.link)?;
             let (near, far) = streams(&plan.link, sending.stall, sending.departure, to.as_ref(), &shaper)?;
@@ -180,12 +184,12 @@ impl Session {
         })?;
         drop(memory);
         let source = Source::over(channels, guest.get().take(py)?, tracker, sending);
-        let gauge = source.gauge();
+        let (gauge, cutter) = (source.gauge(), source.cutter());
         let migration = Migration::new(source, strategy);
         let cancelled = migration.canceller();
         let running = Running { migration, policy, watchers, round: None, destination, paused: None, shaper };
         let running = Owned::new(Mutex::new(Some(running)));
-        Ok(Self { running, cancelled, let_go: AtomicBool::new(false), gauge, guest, plan })
+        Ok(Self { running, cancelled, let_go: AtomicBool::new(false), gauge, cutter, guest, plan })
     }
 
     /// The next live round as JSON, or `None` when the run is over or paused.
@@ -194,12 +198,15 @@ impl Session {
         let cancel = || self.cancel();
         let step = interrupt::run(py, &cancel, || {
             with(running, |running| {
-                (running.round, running.paused) = match running.migration.next_round() {
+                let Running { migration, policy, watchers, round, paused, .. } = running;
+                // A policy that takes samples is shown them by the engine's thread.
+                let policy = policy.as_mut().map(|policy| policy.as_mut() as &mut dyn Policy);
+                (*round, *paused) = match migration.next_sampled(policy, watchers) {
                     Step::Decide(round) => (Some(round), None),
                     Step::Paused(why) => (None, Some(why)),
                     Step::Over => (None, None),
                 };
-                Ok(running.round.clone())
+                Ok(round.clone())
             })
         })?;
         step.map(|round| text(&round)).transpose()
@@ -267,9 +274,13 @@ impl Session {
         py.detach(|| with(running, act)).map_err(|error| to_python(py, error))
     }
 
-    /// Ends the run as aborted at its next action. From any thread.
+    /// Ends the run as aborted at its next action; a moment later also where that waits for the peer. From
+    /// any thread.
     fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        if !self.cancelled.swap(true, Ordering::Relaxed) {
+            // Without a thread for it the run still ends, when the peer answers or counts as lost.
+            let _ = self.cutter.cut_soon();
+        }
     }
 
     /// Whether the guest was let go, so that it must not run here any more; known once the run is finished.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from switchover.receiver import Receiver
     from switchover.report import Report
     from switchover.round import Round
+    from switchover.sample import Sample
     from switchover.simulation import Costs, simulate, simulate_many
     from switchover.strategies import Hybrid, PostCopy, PreCopy, StopAndCopy
     from switchover.trace import Trace
@@ -56,6 +57,7 @@ __all__ = [
     "Receiver",
     "Report",
     "Round",
+    "Sample",
     "StopAndCopy",
     "StreamError",
     "SwitchoverError",
@@ -88,6 +90,7 @@ _HOMES = {
     "switchover.receiver": ("Receiver",),
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
+    "switchover.sample": ("Sample",),
     "switchover.simulation": ("Costs", "simulate", "simulate_many"),
     "switchover.strategies": ("Hybrid", "PostCopy", "PreCopy", "StopAndCopy"),
     "switchover.trace": ("Trace",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,7 +62,8 @@ class Migration:
         tracker: A dirty tracker, its name, or "auto" for the best that works.
         verify: Compare every page with the destination's before letting go.
         warm_up: How long the guest runs, and is measured, before the migration starts.
-        cool_down: How long it is measured at the destination.
+        cool_down: How long it is watched at the destination, for `guest_cost["after"]` and the brownout; no part of
+            the total time. By default as long as the warm-up.
         shadow: Policies that watch: what they would have done is noted in `report.events`.
         stall_timeout: How long the peer may make no progress before it counts as lost.
         retry: How often a link that was lost in post-copy is replaced by itself; see `resume`.
@@ -93,7 +93,7 @@ class Migration:
         tracker: trackers.Tracker | str = "auto",
         verify: bool = False,
         warm_up: units.Time = "500ms",
-        cool_down: units.Time = 0.0,
+        cool_down: units.Time | None = None,
         shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
         stall_timeout: units.Time = "10s",
         retry: int = 0,
@@ -106,18 +106,19 @@ class Migration:
         self._link = Link.of(link)
         self._tracker = {"name": "auto"} if tracker == "auto" else trackers.registry.of(tracker).spec()
         self._to = _checked_place(_default_place(to, self._strategy, guest), guest)
-        self._cool_down = units.parse_time(cool_down, "cool_down")
         self._stall = units.parse_time(stall_timeout, "stall_timeout")
         if self._stall == 0:
             raise UsageError("stall_timeout must be more than 0 s")
-        self._plan = self._make_plan(verify, units.parse_time(warm_up, "warm_up"))
+        before = units.parse_time(warm_up, "warm_up")
+        after = before if cool_down is None else units.parse_time(cool_down, "cool_down")
+        self._plan = self._make_plan(verify, before, after)
         self._session: _native.Session | None = None
         self._process: process.Process | None = None
         self._report: Report | None = None
         self._stayed = False
         self._rounds: list[Round] = []
 
-    def _make_plan(self, verify: bool, warm_up: float) -> dict[str, Any]:
+    def _make_plan(self, verify: bool, warm_up: float, cool_down: float) -> dict[str, Any]:
         return {
             "strategy": self._strategy.spec(),
             "codec": self._strategy.codec.spec(),
@@ -126,6 +127,7 @@ class Migration:
             "tracker": self._tracker,
             "verify": bool(verify),
             "warm_up": warm_up,
+            "cool_down": cool_down,
             "stall": self._stall,
             "policy": None if self._policy is None else policies.spec_of(self._policy),
             "guest": self.guest.spec,
@@ -262,7 +264,6 @@ class Migration:
         self._stayed = not session.let_go()
         self._report.error = error if isinstance(error, SwitchoverError) else None
         self._settle()
-        self._cool()
 
     def _settle(self) -> None:
         """The guest there is of no use if it runs here, and the other way round."""
@@ -276,18 +277,6 @@ class Migration:
     def _end_process(self) -> None:
         if self._process is not None:
             self._process.close()
-
-    def _cool(self) -> None:
-        """Measures the guest at the destination, where it can be reached."""
-        reachable = self._to in ("here", "process")
-        if not (self._cool_down and reachable and self.report.outcome == "completed"):
-            return
-        before = self.guest.progress
-        time.sleep(self._cool_down)
-        after = self.guest.progress
-        seconds = after.seconds - before.seconds
-        if seconds > 0:
-            self.report.guest_cost["after"] = (after.operations - before.operations) / seconds
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -305,7 +294,7 @@ def migrate(
     tracker: trackers.Tracker | str = "auto",
     verify: bool = False,
     warm_up: units.Time = "500ms",
-    cool_down: units.Time = 0.0,
+    cool_down: units.Time | None = None,
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
     on_round: Callable[[Round, Decision], object] | None = None,
     on_faults: Callable[[Faults], object] | None = None,
@@ -327,7 +316,7 @@ def migrate(
         tracker: The dirty tracker.
         verify: Compare every page with the destination's before letting go.
         warm_up: How long the guest is measured before.
-        cool_down: How long it is measured at the destination.
+        cool_down: How long it is watched at the destination; by default as long as the warm-up.
         shadow: Policies that watch.
         on_round: Called with each live round and the decision on it.
         on_faults: Called twice a second, from another thread, with the remote faults so far, once there are any.

@@ -272,6 +272,14 @@ impl<W: World> Migration<W> {
             }
             _ => decision,
         };
+        self.conclude(decision);
+    }
+
+    /// Has the strategy told what was decided. Once that ends the live copy, nobody is asked again.
+    fn conclude(&mut self, decision: Decision) {
+        if decision.act.ends() {
+            self.sampler.end();
+        }
         self.told = Some(Told::Decided(decision));
     }
 
@@ -421,7 +429,7 @@ impl<W: World> Migration<W> {
         self.rounds.push(round.clone());
         match self.interrupt.take() {
             // What was decided inside the round is done at its end, without asking again.
-            Some(decision) if live => self.told = Some(Told::Decided(decision)),
+            Some(decision) if live => self.conclude(decision),
             _ if live => return Ok(Some(round)),
             _ => self.told = Some(Told::Decided(Decision::proceed())),
         }

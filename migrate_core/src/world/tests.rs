@@ -26,6 +26,8 @@ struct Fluid {
     sent: Sent,
     paused_at: Option<f64>,
     obeyed: Vec<Act>,
+    /// What a harvest takes, seconds.
+    harvest: f64,
 }
 
 impl Fluid {
@@ -40,6 +42,7 @@ impl Fluid {
             sent: Sent::default(),
             paused_at: None,
             obeyed: Vec::new(),
+            harvest: 0.0,
         }
     }
 
@@ -64,6 +67,7 @@ impl World for Fluid {
         Ok(())
     }
     fn sync(&mut self, clear: bool, dirty: &mut Bitmap) -> Result<()> {
+        self.pass(self.harvest);
         dirty.union_with(&self.dirty);
         if clear {
             self.dirty.clear_all();
@@ -89,6 +93,7 @@ impl World for Fluid {
         Ok(())
     }
     fn pause(&mut self) -> Result<()> {
+        self.pass(self.harvest);
         self.paused_at = Some(self.now);
         Ok(())
     }
@@ -253,6 +258,23 @@ fn a_switchover_inside_a_round_cuts_it_short() {
     assert_eq!(last.sent_pages, cut.remaining_pages);
     let decided = |event: &Event| matches!(event.what, Happening::Decided { round: 0, .. });
     assert_eq!(report.events.iter().filter(|event| decided(event)).count(), 1);
+}
+
+#[test]
+fn nobody_is_asked_once_the_end_is_decided() {
+    // Harvests and pauses so long that a look would be due after each.
+    for from in [4.0, f64::INFINITY] {
+        let (mut policy, shown) = Says::new(from, Act::SwitchOver);
+        let mut migration = Migration::new(Fluid { harvest: 0.3, ..Fluid::new(0.5, 10.0) }, pre_copy());
+        migration.run(&mut policy, &mut [], |_, _| {});
+        let (report, _) = migration.finish(Report::default());
+        assert_eq!((report.outcome, report.reason.as_str()), (Outcome::Completed, ""), "{from}");
+        let decided = |event: &&Event| matches!(event.what, Happening::Decided { .. });
+        let decided: Vec<_> = report.events.iter().filter(decided).collect();
+        assert_eq!(decided.len(), 1, "{decided:?}");
+        let last = shown.lock().unwrap().samples.pop().unwrap();
+        assert!(last.elapsed <= decided[0].time, "{last:?}");
+    }
 }
 
 /// Pre-copy that cannot end a round early.

@@ -62,6 +62,9 @@ from . import show
 @click.option("-t", "--tracker", default="auto", show_default=True, help="How writes are found.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all that is random.")
 @click.option("--warm-up", default="500ms", show_default=True, help="How long the guest runs before.")
+@click.option(
+    "--cool-down", default=None, help="How long the guest is watched at the destination; default: as the warm-up."
+)
 @click.option("--verify/--no-verify", default=False, help="Compare source and destination page by page.")
 @click.option("--retry", default=0, show_default=True, help="How often a lost link is replaced.")
 @click.option("--stall-timeout", default="10s", show_default=True, help="How long the peer may be silent.")
@@ -82,6 +85,7 @@ def run(
     tracker: str,
     seed: int,
     warm_up: str,
+    cool_down: str | None,
     verify: bool,
     retry: int,
     stall_timeout: str,
@@ -105,6 +109,7 @@ def run(
             tracker=tracker,
             verify=verify,
             warm_up=warm_up,
+            cool_down=cool_down,
             on_round=show.rounds(None if as_json else screen),
             on_faults=None if as_json else show.faults(screen),
             shadow=shadow,
@@ -136,11 +141,17 @@ def remarks(report: sw.Report) -> list[str]:
         )
     if report.faults is not None:
         lines += fault_lines(report, report.faults)
+    if report.effective_downtime is not None and report.brownout is not None:
+        lines.append(
+            f"effective downtime {show.span(report.effective_downtime)}: the blackout and "
+            f"{show.span(report.brownout['loss'])} of work lost in the brownout"
+        )
     for event in report.events:
         if event["event"] == "shadow":
             decision = event["decision"]
             if decision["kind"] != "proceed":
-                lines.append(f"{event['policy']} would have said {decision['kind']} after round {event['round']}")
+                said = f"{event['policy']} would have said {sw.Decision.from_dict(decision)}"
+                lines.append(f"{said} ({show.span(event['time'])} after the start, round {event['round']})")
     return lines
 
 

@@ -88,13 +88,15 @@ def table(rows: Iterable[tuple[str, Report]], title: str | None = None) -> Table
     """Reports side by side."""
     result = Table(title=title, title_justify="left", header_style="bold")
     result.add_column("run")
-    for name in ("total time", "blackout", "sent", "rounds", "throughput", "slowdown", "verified"):
+    columns = ("total time", "blackout", "effective downtime", "sent", "rounds", "throughput", "slowdown", "verified")
+    for name in columns:
         result.add_column(name, justify="right")
     for name, report in rows:
         result.add_row(
             name,
             span(report.total_time),
             span(report.blackout),
+            span(report.effective_downtime),
             format_size(report.sent_bytes),
             str(len(report.rounds)),
             format_rate(report.throughput),
