@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use crate::policy::{Decision, Round};
 
+mod coding;
+
+pub use coding::{Coding, CodingRound};
+
 /// Version of the report's JSON.
 pub const SCHEMA: u32 = 1;
 
@@ -168,6 +172,9 @@ pub struct Report {
     pub guest_cost: GuestCost,
     /// What tracking cost.
     pub tracking: TrackingTax,
+    /// What encoding did and cost, where a codec was used.
+    #[serde(default)]
+    pub coding: Option<Coding>,
 }
 
 impl Report {
@@ -211,6 +218,7 @@ impl Default for Report {
             events: Vec::new(),
             guest_cost: GuestCost::default(),
             tracking: TrackingTax::default(),
+            coding: None,
         }
     }
 }

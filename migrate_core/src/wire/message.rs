@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::{ExecutionState, Layout};
+use crate::knobs::Spec;
 
 /// Runs of pages as `[first, pages]`.
 pub type PageRuns = Vec<(u64, u64)>;
@@ -23,6 +24,9 @@ pub enum Message {
         channels: u32,
         /// The guest's RAM blocks.
         layout: Layout,
+        /// How pages are encoded; nothing where they come as they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        codec: Option<Spec>,
     },
     /// The destination has memory for the guest.
     Welcome {
@@ -47,6 +51,11 @@ pub enum Message {
     Resend {
         /// Which.
         runs: PageRuns,
+    },
+    /// What decoding has cost; comes before `Loaded` where pages were encoded.
+    Decoded {
+        /// Seconds of processor time, all channels together.
+        seconds: f64,
     },
     /// Everything is there and the guest could run.
     Loaded,
@@ -77,6 +86,7 @@ impl Message {
             Self::State { .. } => "state",
             Self::Flush => "flush",
             Self::Resend { .. } => "resend",
+            Self::Decoded { .. } => "decoded",
             Self::Loaded => "loaded",
             Self::Verify => "verify",
             Self::Go => "go",

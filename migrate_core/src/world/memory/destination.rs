@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::decoder::{decoders, Decoder};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::{monotonic_ns, ExecutionState, Guest, GuestMemory, Layout, Restore};
+use crate::knobs::Spec;
 use crate::link::Stream;
 use crate::wire::{Message, Reader, Section, Writer, MOST_PAGES};
 
@@ -61,6 +63,7 @@ struct Hello {
     channel: u32,
     channels: u32,
     layout: Layout,
+    codec: Option<Spec>,
 }
 
 fn hello(stream: Stream, stall: Duration) -> Result<(Input, Hello)> {
@@ -68,10 +71,10 @@ fn hello(stream: Stream, stall: Duration) -> Result<(Input, Hello)> {
     stream.set_write_timeout(Some(stall))?;
     let mut input = Reader::new(stream, 0);
     match input.message()? {
-        Message::Hello { session, channel, channels, layout }
+        Message::Hello { session, channel, channels, layout, codec }
             if channel < channels && channels <= MOST_CHANNELS =>
         {
-            Ok((input, Hello { session, channel, channels, layout }))
+            Ok((input, Hello { session, channel, channels, layout, codec }))
         }
         other => Err(Error::link(format!(
             "the first message must be a hello of 1 to {MOST_CHANNELS} channels, not {}",
@@ -85,7 +88,7 @@ fn gather(
     first: Stream,
     more: &mut dyn FnMut() -> Result<Stream>,
     stall: Duration,
-) -> Result<(Vec<Input>, Layout)> {
+) -> Result<(Vec<Input>, Layout, Option<Spec>)> {
     let (input, greeting) = hello(first, stall)?;
     if greeting.channel != 0 {
         return Err(Error::link(format!("channel {} came before channel 0", greeting.channel)));
@@ -95,13 +98,18 @@ fn gather(
     for _ in 1..greeting.channels {
         let (input, other) = hello(more()?, stall)?;
         let slot = &mut inputs[other.channel as usize % greeting.channels as usize];
-        if other.session != greeting.session || other.channels != greeting.channels || slot.is_some() {
+        if other.session != greeting.session
+            || other.channels != greeting.channels
+            || slot.is_some()
+            || other.codec != greeting.codec
+        {
             return Err(Error::link(format!("channel {} belongs to another migration", other.channel)));
         }
         *slot = Some(input);
     }
     let pages = greeting.layout.bytes()? / crate::guest::PAGE as u64;
-    Ok((inputs.into_iter().flatten().map(|input| input.with_pages(pages)).collect(), greeting.layout))
+    let inputs = inputs.into_iter().flatten().map(|input| input.with_pages(pages)).collect();
+    Ok((inputs, greeting.layout, greeting.codec))
 }
 
 fn take_in(
@@ -111,16 +119,18 @@ fn take_in(
     reception: &Reception,
     restore: Restore<'_>,
 ) -> Result<Arrived> {
-    let (mut inputs, layout) = gather(first, more, reception.stall)?;
+    let (mut inputs, layout, codec) = gather(first, more, reception.stall)?;
     let memory = Arc::new(GuestMemory::new(&layout)?);
     if reception.populate && memory.bytes() < available_bytes() / 2 {
         memory.populate()?;
     }
+    let mut decoders = decoders(codec.as_ref(), inputs.len(), &memory)?.into_iter();
     output.message(&Message::Welcome { boot_id: boot_id() })?;
-    let others: Vec<_> =
-        inputs.drain(1..).map(|input| Channel::spawn(input, &memory)).collect::<Result<_>>()?;
-    let Some(main) = inputs.pop() else { return Err(Error::link("no channel")) };
-    let mut intake = Intake { main: Channel::new(main, Arc::clone(&memory)), others, state: None };
+    let channel = |input| Channel::new(input, Arc::clone(&memory), decoders.next().flatten());
+    let mut channels = inputs.drain(..).map(channel);
+    let Some(main) = channels.next() else { return Err(Error::link("no channel")) };
+    let others = channels.map(Channel::spawn).collect::<Result<_>>()?;
+    let mut intake = Intake { main, others, state: None, decode_seconds: 0.0 };
     intake.until_flushed(output)?;
     let mut guest = intake.complete(output, restore)?;
     intake.until_let_go(output)?;
@@ -162,18 +172,18 @@ struct Channel {
     /// Pages that came torn and have not come again. A page always comes over the same channel.
     torn: Bitmap,
     pages: u64,
+    decoder: Option<Decoder>,
 }
 
 impl Channel {
-    fn new(input: Input, memory: Arc<GuestMemory>) -> Self {
+    fn new(input: Input, memory: Arc<GuestMemory>, decoder: Option<Decoder>) -> Self {
         let torn = Bitmap::new(memory.pages());
-        Self { input, memory, torn, pages: 0 }
+        Self { input, memory, torn, pages: 0, decoder }
     }
 
-    fn spawn(input: Input, memory: &Arc<GuestMemory>) -> Result<JoinHandle<Result<Self>>> {
-        let mut channel = Self::new(input, Arc::clone(memory));
-        let body = move || match channel.next_message()? {
-            Message::Flush => Ok(channel),
+    fn spawn(mut self) -> Result<JoinHandle<Result<Self>>> {
+        let body = move || match self.next_message()? {
+            Message::Flush => Ok(self),
             other => Err(Error::link(format!("{} came over a channel for pages", other.name()))),
         };
         let thread = Builder::new().name("receiver".into()).spawn(body);
@@ -195,7 +205,16 @@ impl Channel {
                 }
                 Section::Zeros { runs } => {
                     runs.iter().flat_map(Run::range).for_each(|page| self.memory.place_zero(page));
+                    self.decoder.iter_mut().for_each(|decoder| decoder.passed_zeros(&runs));
                     self.arrived(&runs);
+                }
+                Section::Encoded(encoding) => {
+                    let decoder = self.decoder.as_mut().ok_or_else(no_codec)?;
+                    decoder.take(&mut self.input, &self.memory, &encoding)?;
+                    self.arrived(&encoding.runs);
+                }
+                Section::Learnt(learnt) => {
+                    self.decoder.as_mut().ok_or_else(no_codec)?.adopt(&learnt)?;
                 }
                 Section::Hashes { .. } => {
                     return Err(Error::link("a source sends no checksums of its own accord"))
@@ -210,11 +229,17 @@ impl Channel {
     }
 }
 
+fn no_codec() -> Error {
+    Error::link("encoded pages came, and the source had named no codec")
+}
+
 /// A guest on its way in.
 struct Intake {
     main: Channel,
     others: Vec<JoinHandle<Result<Channel>>>,
     state: Option<ExecutionState>,
+    /// Spent decoding over the other channels.
+    decode_seconds: f64,
 }
 
 impl Intake {
@@ -232,6 +257,7 @@ impl Intake {
             let channel = other.join().map_err(|_| Error::link("a receiver's thread panicked"))??;
             self.main.torn.union_with(&channel.torn);
             self.main.pages += channel.pages;
+            self.decode_seconds += channel.decoder.map_or(0.0, |decoder| decoder.seconds());
         }
         Ok(())
     }
@@ -252,6 +278,9 @@ impl Intake {
         }
         let Some(state) = self.state.take() else { return Err(Error::link("no execution state came")) };
         let guest = Guest::restore(Arc::clone(&self.main.memory), state, restore)?;
+        if let Some(decoder) = &self.main.decoder {
+            output.message(&Message::Decoded { seconds: self.decode_seconds + decoder.seconds() })?;
+        }
         output.message(&Message::Loaded)?;
         Ok(guest)
     }

@@ -23,6 +23,7 @@ pub(super) struct Figures {
     pub(super) scanned_bytes: u64,
     pub(super) before: Option<(Progress, Progress)>,
     pub(super) during: Option<(Progress, Progress)>,
+    pub(super) decode_seconds: Option<f64>,
 }
 
 impl Figures {

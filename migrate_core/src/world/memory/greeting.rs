@@ -23,15 +23,18 @@ impl Source {
     pub(super) fn greet(&mut self) -> Result<()> {
         let (layout, channels) = (self.guest.memory().layout(), self.lanes.len() as u32);
         let session = monotonic_ns() ^ u64::from(std::process::id()) << 40;
+        let codec = self.sending.codec().cloned();
         for (channel, lane) in (0..).zip(&mut self.lanes) {
-            let hello = Message::Hello { session, channel, channels, layout: layout.clone() };
+            let hello =
+                Message::Hello { session, channel, channels, layout: layout.clone(), codec: codec.clone() };
             lane.send(Job::Message(hello))?;
         }
         match self.replies.message()? {
-            Message::Welcome { boot_id: theirs } if theirs == boot_id() && !theirs.is_empty() => Ok(()),
-            Message::Welcome { .. } => self.compare_clocks(),
-            other => Err(Error::link(format!("the destination answered {} to hello", other.name()))),
+            Message::Welcome { boot_id: theirs } if theirs == boot_id() && !theirs.is_empty() => {}
+            Message::Welcome { .. } => self.compare_clocks()?,
+            other => return Err(Error::link(format!("the destination answered {} to hello", other.name()))),
         }
+        self.teach()
     }
 
     /// Takes the shortest of some round trips: half of it bounds the error.

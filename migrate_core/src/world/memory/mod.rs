@@ -2,12 +2,18 @@
 //! another process or another host.
 
 mod channels;
+#[cfg(test)]
+mod coding_tests;
+mod decoder;
 mod destination;
+mod encoder;
 mod figures;
 mod greeting;
 mod hand_over;
 mod lane;
+mod learning;
 mod pace;
+mod pipe;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::channels::by_group;
+use super::channels::{by_batch, by_group};
 use super::figures::Figures;
 use super::greeting::Clock;
 use super::lane::{self, append, Counters, Job, Lane};
@@ -12,6 +12,7 @@ use super::{Channels, Gauge};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::{Guest, PAGE};
+use crate::knobs::Spec;
 use crate::link::Stream;
 use crate::policy::Act;
 use crate::report::{Event, Happening, Report};
@@ -25,6 +26,8 @@ use crate::world::{Sent, World};
 pub struct Sending {
     /// Name zero pages instead of sending them.
     pub find_zeros: bool,
+    /// How the other pages are encoded; `raw` leaves them as they are.
+    pub codec: Spec,
     /// Compare all pages by checksum before letting go.
     pub verify: bool,
     /// How long the peer may make no progress before it counts as lost.
@@ -37,10 +40,26 @@ impl Default for Sending {
     fn default() -> Self {
         Self {
             find_zeros: true,
+            codec: Spec::new("raw"),
             verify: false,
             stall: Duration::from_secs(10),
             warm_up: Duration::from_millis(500),
         }
+    }
+}
+
+impl Sending {
+    /// The same with pages encoded by `codec`: `raw` sends zero pages too, `zero` names them, and so do all others.
+    #[must_use]
+    pub fn with_codec(self, codec: &Spec) -> Self {
+        let find_zeros = codec.name != "raw";
+        let codec = if codec.name == "zero" { Spec::new("raw") } else { codec.clone() };
+        Self { find_zeros, codec, ..self }
+    }
+
+    /// The codec, if pages are encoded at all.
+    pub(super) fn codec(&self) -> Option<&Spec> {
+        Some(&self.codec).filter(|codec| codec.name != "raw")
     }
 }
 
@@ -172,7 +191,8 @@ impl Source {
     }
 
     fn dispatch(&mut self, runs: &[Run]) -> Result<()> {
-        for (group, runs) in by_group(runs, self.lanes.len() as u64) {
+        let split = if self.sending.codec().is_some() { by_batch } else { by_group };
+        for (group, runs) in split(runs, self.lanes.len() as u64) {
             let job = if self.tracker.wants_sent() { self.copy(runs) } else { Job::Pages(runs) };
             self.lanes[group as usize].send(job)?;
         }
@@ -334,6 +354,7 @@ impl World for Source {
         report.memory_bytes = self.guest.memory().bytes();
         report.guest_gap_error = self.figures.guest_gap.map(|_| self.clock.error);
         report.tracking.tracker = self.tracker.name().into();
+        report.coding = self.coding();
         self.figures.report(report);
     }
 }
