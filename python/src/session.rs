@@ -30,7 +30,6 @@ struct Plan {
     strategy: Spec,
     link: LinkSpec,
     tracker: Spec,
-    find_zeros: bool,
     verify: bool,
     warm_up: f64,
     stall: f64,
@@ -39,7 +38,7 @@ struct Plan {
     /// What the report says about who took part.
     policy: Value,
     guest: Value,
-    codec: Value,
+    codec: Spec,
 }
 
 type Watchers = Vec<(String, Box<dyn Policy>)>;
@@ -101,17 +100,18 @@ fn streams(plan: &Plan, to: Option<&Endpoint>, shaper: &Shaper) -> Result<(Vec<S
 
 impl Plan {
     fn sending(&self) -> PyResult<Sending> {
-        Ok(Sending {
-            find_zeros: self.find_zeros,
+        let sending = Sending {
             verify: self.verify,
             stall: seconds("stall_timeout", self.stall)?,
             warm_up: seconds("warm_up", self.warm_up)?,
-        })
+            ..Sending::default()
+        };
+        Ok(sending.with_codec(&self.codec))
     }
 
     fn report(&self) -> Report {
         let mut strategy = serde_json::json!(self.strategy);
-        strategy["codec"] = self.codec.clone();
+        strategy["codec"] = serde_json::json!(self.codec);
         Report {
             strategy,
             policy: self.policy.clone(),

@@ -87,7 +87,6 @@ class Migration:
         return {
             "strategy": self._strategy.spec(),
             "codec": self._strategy.codec.spec(),
-            "find_zeros": self._strategy.codec.name == "zero",
             "link": self._link.spec(),
             "tracker": self._tracker,
             "verify": bool(verify),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import switchover as sw
+from switchover.report import coded
 
 from . import show
 
@@ -56,7 +57,13 @@ from . import show
     metavar="HOST:PORT|unix:PATH|process",
     help="Destination: `switchover receive` elsewhere, or another process; default: another mapping here.",
 )
-@click.option("-c", "--codec", default="zero", show_default=True, help="How pages are encoded.")
+@click.option(
+    "-c",
+    "--codec",
+    default="zero",
+    show_default=True,
+    help="How pages are encoded, as NAME[+NAME...][:KNOB=VALUE,...].",
+)
 @click.option("-t", "--tracker", default="auto", show_default=True, help="How writes are found.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all that is random.")
 @click.option("--warm-up", default="500ms", show_default=True, help="How long the guest runs before.")
@@ -125,6 +132,8 @@ def remarks(report: sw.Report) -> list[str]:
         lines.append(
             f"blackout seen by the guest {show.span(report.guest_gap)}, by the sender {show.span(report.sender_pause)}"
         )
+    if report.coding is not None:
+        lines.append(f"encoded {coded(report.coding)}")
     for event in report.events:
         if event["event"] == "shadow":
             decision = event["decision"]
