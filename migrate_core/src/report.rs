@@ -8,9 +8,11 @@ use serde_json::Value;
 use crate::policy::{Decision, Round};
 
 mod brownout;
+mod coding;
 mod faults;
 
 pub use brownout::{brownout, Brownout, Place, Point};
+pub use coding::{Coding, CodingRound};
 pub use faults::{Faults, Latencies, Latency};
 
 /// Version of the report's JSON.
@@ -203,6 +205,9 @@ pub struct Report {
     pub effective_downtime: Option<f64>,
     /// What tracking cost.
     pub tracking: TrackingTax,
+    /// What encoding did and cost, where a codec was used.
+    #[serde(default)]
+    pub coding: Option<Coding>,
 }
 
 impl Report {
@@ -250,6 +255,7 @@ impl Default for Report {
             brownout: None,
             effective_downtime: None,
             tracking: TrackingTax::default(),
+            coding: None,
         }
     }
 }

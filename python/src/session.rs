@@ -34,7 +34,6 @@ struct Plan {
     strategy: Spec,
     link: LinkSpec,
     tracker: Spec,
-    find_zeros: bool,
     verify: bool,
     warm_up: f64,
     cool_down: f64,
@@ -44,7 +43,7 @@ struct Plan {
     /// What the report says about who took part.
     policy: Value,
     guest: Value,
-    codec: Value,
+    codec: Spec,
 }
 
 /// A destination in this process, and how further streams get there.
@@ -123,19 +122,19 @@ fn streams(
 
 impl Plan {
     fn sending(&self) -> PyResult<Sending> {
-        Ok(Sending {
-            find_zeros: self.find_zeros,
+        let sending = Sending {
             verify: self.verify,
             stall: seconds("stall_timeout", self.stall)?,
             warm_up: seconds("warm_up", self.warm_up)?,
             cool_down: seconds("cool_down", self.cool_down)?,
             ..Sending::default()
-        })
+        };
+        Ok(sending.with_codec(&self.codec))
     }
 
     fn report(&self) -> Report {
         let mut strategy = serde_json::json!(self.strategy);
-        strategy["codec"] = self.codec.clone();
+        strategy["codec"] = serde_json::json!(self.codec);
         Report {
             strategy,
             policy: self.policy.clone(),

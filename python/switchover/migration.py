@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -122,7 +123,6 @@ class Migration:
         return {
             "strategy": self._strategy.spec(),
             "codec": self._strategy.codec.spec(),
-            "find_zeros": self._strategy.codec.name == "zero",
             "link": self._link.spec(),
             "tracker": self._tracker,
             "verify": bool(verify),

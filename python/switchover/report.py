@@ -199,6 +199,17 @@ class Report:
         tracking: dict[str, Any] = self.data["tracking"]
         return tracking
 
+    @property
+    def coding(self) -> dict[str, Any] | None:
+        """What the codec did and cost; `None` where pages went as they are.
+
+        `encode_seconds` and `decode_seconds` of processor time, `cache_bytes` and `hit_rate` of earlier versions kept,
+        and a row for each of the `rounds`: pages and bytes by kind, hits and misses, and the `choices` of an adaptive
+        codec as pages by candidate.
+        """
+        coding: dict[str, Any] | None = self.data.get("coding")
+        return coding
+
     def raise_for_outcome(self) -> None:
         """Raises what went wrong unless the run completed: the error itself, or one with the reason."""
         if self.outcome != "completed":
@@ -288,6 +299,8 @@ class Report:
         }
         if self.faults is not None:
             lines["faults"] = _fault_line(self.faults)
+        if self.coding is not None:
+            lines["encoded"] = coded(self.coding)
         return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
 
     def _costs(self) -> str:
@@ -338,6 +351,27 @@ def _speeds(
             if seconds > 0:
                 rate = float(other["operations"] - one["operations"]) / seconds
                 yield float(one["time"]), rate / before, float(one["throttle"]), there
+
+
+def coded(coding: dict[str, Any]) -> str:
+    """What a codec did, for people: one line."""
+    total = {name: sum(row[f"{name}_pages"] for row in coding["rounds"]) for name in ("zero", "encoded", "raw")}
+    size = sum(row["encoded_bytes"] for row in coding["rounds"])
+    each = f" at {size / total['encoded']:.0f} bytes a page" if total["encoded"] else ""
+    parts = [
+        f"{total['encoded']} pages{each}, {total['raw']} raw, {total['zero']} zero",
+        f"{units.format_time(coding['encode_seconds'])} of processor time to encode",
+    ]
+    if coding["decode_seconds"] is not None:
+        parts.append(f"{units.format_time(coding['decode_seconds'])} to decode")
+    if coding["hit_rate"] is not None:
+        parts.append(f"{coding['hit_rate']:.0%} of earlier versions at hand")
+    chosen: dict[str, int] = {}
+    for row in coding["rounds"]:
+        for name, pages in row["choices"].items():
+            chosen[name] = chosen.get(name, 0) + pages
+    by_pages = sorted(chosen.items(), key=lambda item: -item[1])
+    return "; ".join([*parts, *([", ".join(f"{name} {pages}" for name, pages in by_pages)] if by_pages else [])])
 
 
 _NEEDED = ("outcome", "reason", "total_time", "blackout", "guest_gap", "sender_pause", "verified", "sent_bytes")

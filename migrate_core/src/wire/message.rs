@@ -6,6 +6,7 @@ use super::page_set::PageSet;
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::{ExecutionState, Layout};
+use crate::knobs::Spec;
 use crate::report::Faults;
 
 /// Runs of pages as `[first, pages]`.
@@ -52,6 +53,9 @@ pub enum Message {
         /// Set where execution may move ahead of memory; the last channel is then that of faults.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         post_copy: Option<PostCopy>,
+        /// How pages are encoded; nothing where they come as they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        codec: Option<Spec>,
     },
     /// The destination has memory for the guest.
     Welcome {
@@ -76,6 +80,11 @@ pub enum Message {
     Resend {
         /// Which.
         runs: PageRuns,
+    },
+    /// What decoding has cost; comes before `Loaded` where pages were encoded.
+    Decoded {
+        /// Seconds of processor time, all channels together.
+        seconds: f64,
     },
     /// Everything is there and the guest could run.
     Loaded,
@@ -148,6 +157,7 @@ impl Message {
             Self::State { .. } => "state",
             Self::Flush => "flush",
             Self::Resend { .. } => "resend",
+            Self::Decoded { .. } => "decoded",
             Self::Loaded => "loaded",
             Self::Verify => "verify",
             Self::Go => "go",

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::encoded::{parse_encoded, Encoding};
 use super::message::Message;
 use crate::bitmap::Run;
 use crate::error::{Error, Result};
@@ -37,15 +38,21 @@ pub enum Kind {
     Zeros = 3,
     /// u128 XXH3-128 of consecutive pages, as the payload; the body names the run.
     Hashes = 4,
+    /// Pages made shorter by a codec; the encoding is the payload.
+    Encoded = 5,
+    /// What the source's codec has learnt before the first page, as the payload.
+    Learnt = 6,
 }
 
 impl Kind {
     fn parse(byte: u8) -> Option<Self> {
-        [Self::Message, Self::Pages, Self::Zeros, Self::Hashes].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::Message, Self::Pages, Self::Zeros, Self::Hashes, Self::Encoded, Self::Learnt]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 
-fn header(kind: Kind, body: &[u8], payload: u64) -> [u8; HEADER] {
+pub(super) fn header(kind: Kind, body: &[u8], payload: u64) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..2].copy_from_slice(&MAGIC);
     header[2] = VERSION;
@@ -77,7 +84,7 @@ pub fn zeros_bytes(runs: u64) -> u64 {
     }
 }
 
-fn put_runs(body: &mut Vec<u8>, runs: &[Run]) {
+pub(super) fn put_runs(body: &mut Vec<u8>, runs: &[Run]) {
     let pages: u64 = runs.iter().map(|run| run.pages).sum();
     body.extend((runs.len() as u32).to_le_bytes());
     body.extend((pages as u32).to_le_bytes());
@@ -124,10 +131,13 @@ impl<S: Write + AsFd> Writer<S> {
         self.bytes(&[&header(Kind::Message, &body, 0), &body], &format!("sending {}", message.name()))
     }
 
-    fn bytes(&mut self, parts: &[&[u8]], what: &str) -> Result<()> {
-        let whole = parts.concat();
-        self.stream.write_all(&whole).map_err(|e| Error::io(what, e))?;
-        self.sent += whole.len() as u64;
+    pub(super) fn bytes(&mut self, parts: &[&[u8]], what: &str) -> Result<()> {
+        self.whole(&parts.concat(), what)
+    }
+
+    pub(super) fn whole(&mut self, bytes: &[u8], what: &str) -> Result<()> {
+        self.stream.write_all(bytes).map_err(|e| Error::io(what, e))?;
+        self.sent += bytes.len() as u64;
         Ok(())
     }
 
@@ -203,6 +213,10 @@ pub enum Section {
         /// One a page.
         hashes: Vec<u128>,
     },
+    /// Encoded pages follow; [`Reader::read_encoding`] takes their encoding.
+    Encoded(Encoding),
+    /// What the source's codec has learnt.
+    Learnt(Vec<u8>),
 }
 
 /// Reads sections from a peer that is not trusted.
@@ -248,7 +262,7 @@ impl<S: Read + AsFd> Reader<S> {
         self.fill(bytes, "pages")
     }
 
-    fn fill(&mut self, bytes: &mut [u8], what: &str) -> Result<()> {
+    pub(super) fn fill(&mut self, bytes: &mut [u8], what: &str) -> Result<()> {
         self.stream.read_exact(bytes).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => Error::link(format!(
                 "the peer closed the connection at byte {} while {what} was expected",
@@ -297,11 +311,13 @@ impl<S: Read + AsFd> Reader<S> {
             Kind::Pages => parse_pages(at, &body, payload, self.pages),
             Kind::Zeros => Ok(Section::Zeros { runs: parse_runs(at, &body, self.pages)?.0 }),
             Kind::Hashes => self.parse_hashes(at, &body, payload),
+            Kind::Encoded => parse_encoded(at, &body, payload, self.pages),
+            Kind::Learnt => self.parse_learnt(at, &body, payload),
         }
     }
 
     /// Reads a body piece by piece, so that a length that lies costs no memory before its bytes come.
-    fn body(&mut self, length: usize) -> Result<Vec<u8>> {
+    pub(super) fn body(&mut self, length: usize) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         while body.len() < length {
             let (from, piece) = (body.len(), (length - body.len()).min(1 << 20));
@@ -368,7 +384,7 @@ fn parse_pages(at: u64, body: &[u8], payload: u64, pages: u64) -> Result<Section
 }
 
 /// The runs at the head of a body, and what follows them.
-fn parse_runs(at: u64, body: &[u8], pages: u64) -> Result<(Vec<Run>, &[u8])> {
+pub(super) fn parse_runs(at: u64, body: &[u8], pages: u64) -> Result<(Vec<Run>, &[u8])> {
     let wrong = |reason: String| Err(Error::stream(at, reason));
     let number = |from: usize| body.get(from..from + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let (Some(count), Some(total)) = (number(0), number(4)) else {

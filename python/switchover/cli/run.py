@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import switchover as sw
+from switchover.report import coded
 
 from . import show
 
@@ -58,7 +59,13 @@ from . import show
     help="Destination: `switchover receive` elsewhere, another process, or another mapping here; default: a process"
     " for post-copy and hybrid, and else here.",
 )
-@click.option("-c", "--codec", default="zero", show_default=True, help="How pages are encoded.")
+@click.option(
+    "-c",
+    "--codec",
+    default="zero",
+    show_default=True,
+    help="How pages are encoded, as NAME[+NAME...][:KNOB=VALUE,...].",
+)
 @click.option("-t", "--tracker", default="auto", show_default=True, help="How writes are found.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all that is random.")
 @click.option("--warm-up", default="500ms", show_default=True, help="How long the guest runs before.")
@@ -146,6 +153,8 @@ def remarks(report: sw.Report) -> list[str]:
             f"effective downtime {show.span(report.effective_downtime)}: the blackout and "
             f"{show.span(report.brownout['loss'])} of work lost in the brownout"
         )
+    if report.coding is not None:
+        lines.append(f"encoded {coded(report.coding)}")
     for event in report.events:
         if event["event"] == "shadow":
             decision = event["decision"]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::cut::Cut;
+use super::encoder::{Encoder, BATCH};
 use super::lane::{Counters, Lane};
 use super::Sending;
 use crate::bitmap::Run;
@@ -61,10 +62,12 @@ impl Channels {
             stream.set_write_timeout(Some(sending.stall))?;
             stream.set_read_timeout(Some(sending.stall))?;
         }
+        let count = streams.len();
         let lane = |stream: Stream| {
             stream.set_write_timeout(Some(sending.stall))?;
             stream.set_read_timeout(Some(sending.stall))?;
-            Lane::new(stream, Arc::clone(memory), Arc::clone(&counters), sending.find_zeros)
+            let encoder = Encoder::new(memory, &counters, sending, count)?;
+            Lane::new(stream, Arc::clone(memory), Arc::clone(&counters), sending.find_zeros, encoder)
         };
         let lanes = streams.into_iter().map(lane).collect::<Result<_>>()?;
         Ok(Self { lanes, replies, counters, ends, faults, cut })
@@ -95,8 +98,23 @@ pub(super) fn pieces(runs: &[Run]) -> impl Iterator<Item = Run> + '_ {
     })
 }
 
+/// The same where pages are encoded: in groups of a batch, and one job for each channel, so that all encoders have
+/// a part of each chunk.
+pub(super) fn by_batch(runs: &[Run], channels: u64) -> Vec<(u64, Vec<Run>)> {
+    let mut shares: Vec<(u64, Vec<Run>)> = (0..channels).map(|channel| (channel, Vec::new())).collect();
+    for (channel, pieces) in spread(runs, channels, BATCH as u64) {
+        shares[channel as usize].1.extend(pieces);
+    }
+    shares.retain(|(_, pieces)| !pieces.is_empty());
+    shares
+}
+
 /// Sorts runs by the channel that their pages keep to.
 pub(super) fn by_group(runs: &[Run], channels: u64) -> Vec<(u64, Vec<Run>)> {
+    spread(runs, channels, GROUP)
+}
+
+fn spread(runs: &[Run], channels: u64, group: u64) -> Vec<(u64, Vec<Run>)> {
     if channels == 1 {
         return if runs.is_empty() { Vec::new() } else { vec![(0, runs.to_vec())] };
     }
@@ -104,8 +122,8 @@ pub(super) fn by_group(runs: &[Run], channels: u64) -> Vec<(u64, Vec<Run>)> {
     for run in runs {
         let mut first = run.first;
         while first < run.end() {
-            let end = run.end().min((first / GROUP + 1) * GROUP);
-            let (channel, piece) = (first / GROUP % channels, Run { first, pages: end - first });
+            let end = run.end().min((first / group + 1) * group);
+            let (channel, piece) = (first / group % channels, Run { first, pages: end - first });
             match groups.last_mut() {
                 Some((last, pieces)) if *last == channel => pieces.push(piece),
                 _ => groups.push((channel, vec![piece])),

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::decoder::{decoders, Decoder};
 use super::observe::{tell_progress, LONGEST};
 use super::post_copy::{Arrival, Lanes};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::{monotonic_ns, ExecutionState, Guest, GuestMemory, Layout, Restore};
+use crate::knobs::Spec;
 use crate::link::Stream;
 use crate::wire::{Message, PostCopy, Reader, Section, Writer, MOST_PAGES};
 
@@ -67,6 +69,7 @@ struct Hello {
     channel: u32,
     channels: u32,
     layout: Layout,
+    codec: Option<Spec>,
     post_copy: Option<PostCopy>,
 }
 
@@ -76,6 +79,7 @@ pub(super) struct Gathered {
     pub(super) inputs: Vec<Input>,
     pub(super) layout: Layout,
     pub(super) session: u64,
+    pub(super) codec: Option<Spec>,
     pub(super) post_copy: Option<PostCopy>,
 }
 
@@ -84,10 +88,10 @@ fn hello(stream: Stream, stall: Duration) -> Result<(Input, Hello)> {
     stream.set_write_timeout(Some(stall))?;
     let mut input = Reader::new(stream, 0);
     match input.message()? {
-        Message::Hello { session, channel, channels, layout, post_copy }
+        Message::Hello { session, channel, channels, layout, codec, post_copy }
             if channel < channels && channels <= MOST_CHANNELS =>
         {
-            Ok((input, Hello { session, channel, channels, layout, post_copy }))
+            Ok((input, Hello { session, channel, channels, layout, codec, post_copy }))
         }
         other => Err(Error::link(format!(
             "the first message must be a hello of 1 to {MOST_CHANNELS} channels, not {}",
@@ -111,15 +115,19 @@ pub(super) fn gather(
     for _ in 1..greeting.channels {
         let (input, other) = hello(more(stall)?, stall)?;
         let slot = &mut inputs[other.channel as usize % greeting.channels as usize];
-        if other.session != greeting.session || other.channels != greeting.channels || slot.is_some() {
+        if other.session != greeting.session
+            || other.channels != greeting.channels
+            || slot.is_some()
+            || other.codec != greeting.codec
+        {
             return Err(Error::link(format!("channel {} belongs to another migration", other.channel)));
         }
         *slot = Some(input);
     }
     let pages = greeting.layout.bytes()? / crate::guest::PAGE as u64;
-    let Hello { session, layout, post_copy, .. } = greeting;
+    let Hello { session, layout, codec, post_copy, .. } = greeting;
     let inputs = inputs.into_iter().flatten().map(|input| input.with_pages(pages)).collect();
-    Ok(Gathered { inputs, layout, session, post_copy })
+    Ok(Gathered { inputs, layout, session, codec, post_copy })
 }
 
 fn take_in(
@@ -129,7 +137,7 @@ fn take_in(
     reception: &Reception,
     restore: Restore<'_>,
 ) -> Result<Arrived> {
-    let Gathered { mut inputs, layout, session, post_copy } = gather(first, more, reception.stall)?;
+    let Gathered { mut inputs, layout, session, codec, post_copy } = gather(first, more, reception.stall)?;
     if post_copy.is_some_and(|post_copy| post_copy.resume) {
         return Err(Error::link("a source came back for a guest that is not here"));
     }
@@ -140,12 +148,14 @@ fn take_in(
     if reception.populate && !first && memory.bytes() < available_bytes() / 2 {
         memory.populate()?;
     }
+    let mut decoders = decoders(codec.as_ref(), inputs.len(), &memory)?.into_iter();
     output.message(&Message::Welcome { boot_id: boot_id() })?;
-    let others: Vec<_> =
-        inputs.drain(1..).map(|input| Channel::spawn(input, &memory)).collect::<Result<_>>()?;
-    let Some(main) = inputs.pop() else { return Err(Error::link("no channel")) };
-    let main = Channel::new(main, Arc::clone(&memory));
-    let mut intake = Intake { main, others, flushed: Vec::new(), state: None, missing: None };
+    let channel = |input| Channel::new(input, Arc::clone(&memory), decoders.next().flatten());
+    let mut channels = inputs.drain(..).map(channel);
+    let Some(main) = channels.next() else { return Err(Error::link("no channel")) };
+    let others = channels.map(Channel::spawn).collect::<Result<_>>()?;
+    let flushed = Vec::new();
+    let mut intake = Intake { main, others, flushed, state: None, missing: None, decode_seconds: 0.0 };
     intake.until_flushed(output)?;
     if let Some((missing, verify)) = intake.missing.take() {
         let faults = faults.ok_or_else(|| Error::link("there is no channel for remote faults"))?;
@@ -201,18 +211,18 @@ struct Channel {
     /// Pages that came torn and have not come again. A page always comes over the same channel.
     torn: Bitmap,
     pages: u64,
+    decoder: Option<Decoder>,
 }
 
 impl Channel {
-    fn new(input: Input, memory: Arc<GuestMemory>) -> Self {
+    fn new(input: Input, memory: Arc<GuestMemory>, decoder: Option<Decoder>) -> Self {
         let torn = Bitmap::new(memory.pages());
-        Self { input, memory, torn, pages: 0 }
+        Self { input, memory, torn, pages: 0, decoder }
     }
 
-    fn spawn(input: Input, memory: &Arc<GuestMemory>) -> Result<JoinHandle<Result<Self>>> {
-        let mut channel = Self::new(input, Arc::clone(memory));
-        let body = move || match channel.next_message()? {
-            Message::Flush => Ok(channel),
+    fn spawn(mut self) -> Result<JoinHandle<Result<Self>>> {
+        let body = move || match self.next_message()? {
+            Message::Flush => Ok(self),
             other => Err(Error::link(format!("{} came over a channel for pages", other.name()))),
         };
         let thread = Builder::new().name("receiver".into()).spawn(body);
@@ -234,7 +244,16 @@ impl Channel {
                 }
                 Section::Zeros { runs } => {
                     runs.iter().flat_map(Run::range).for_each(|page| self.memory.place_zero(page));
+                    self.decoder.iter_mut().for_each(|decoder| decoder.passed_zeros(&runs));
                     self.arrived(&runs);
+                }
+                Section::Encoded(encoding) => {
+                    let decoder = self.decoder.as_mut().ok_or_else(no_codec)?;
+                    decoder.take(&mut self.input, &self.memory, &encoding)?;
+                    self.arrived(&encoding.runs);
+                }
+                Section::Learnt(learnt) => {
+                    self.decoder.as_mut().ok_or_else(no_codec)?.adopt(&learnt)?;
                 }
                 Section::Hashes { .. } => {
                     return Err(Error::link("a source sends no checksums of its own accord"))
@@ -249,6 +268,10 @@ impl Channel {
     }
 }
 
+fn no_codec() -> Error {
+    Error::link("encoded pages came, and the source had named no codec")
+}
+
 /// A guest on its way in.
 struct Intake {
     main: Channel,
@@ -258,6 +281,8 @@ struct Intake {
     /// What stays behind where execution moves ahead, and whether it will be compared.
     missing: Option<(Bitmap, bool)>,
     state: Option<ExecutionState>,
+    /// Spent decoding over the other channels.
+    decode_seconds: f64,
 }
 
 impl Intake {
@@ -278,6 +303,7 @@ impl Intake {
             let channel = other.join().map_err(|_| Error::link("a receiver's thread panicked"))??;
             self.main.torn.union_with(&channel.torn);
             self.main.pages += channel.pages;
+            self.decode_seconds += channel.decoder.map_or(0.0, |decoder| decoder.seconds());
             self.flushed.push(channel.input);
         }
         Ok(())
@@ -309,6 +335,9 @@ impl Intake {
     fn complete(&mut self, output: &mut Writer<Stream>, restore: Restore<'_>) -> Result<Guest> {
         self.until_whole(output)?;
         let guest = self.make_guest(restore)?;
+        if let Some(decoder) = &self.main.decoder {
+            output.message(&Message::Decoded { seconds: self.decode_seconds + decoder.seconds() })?;
+        }
         output.message(&Message::Loaded)?;
         Ok(guest)
     }

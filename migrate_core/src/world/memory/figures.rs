@@ -24,6 +24,7 @@ pub(super) struct Figures {
     pub(super) before: Option<(Progress, Progress)>,
     pub(super) during: Option<(Progress, Progress)>,
     pub(super) vcpus: usize,
+    pub(super) decode_seconds: Option<f64>,
 }
 
 impl Figures {

@@ -25,10 +25,11 @@ impl Source {
         self.session = monotonic_ns() ^ u64::from(std::process::id()) << 40;
         self.say_hello(false)?;
         match self.replies.message()? {
-            Message::Welcome { boot_id: theirs } if theirs == boot_id() && !theirs.is_empty() => Ok(()),
-            Message::Welcome { .. } => self.compare_clocks(),
-            other => Err(Error::link(format!("the destination answered {} to hello", other.name()))),
+            Message::Welcome { boot_id: theirs } if theirs == boot_id() && !theirs.is_empty() => {}
+            Message::Welcome { .. } => self.compare_clocks()?,
+            other => return Err(Error::link(format!("the destination answered {} to hello", other.name()))),
         }
+        self.teach()
     }
 
     /// The first word on each channel; `resume` where they replace others that were lost.
@@ -37,8 +38,11 @@ impl Source {
         let channels = (self.lanes.len() + usize::from(self.fault_channel.is_some())) as u32;
         let first = self.sending.departure == Departure::First;
         let post_copy = self.fault_channel.is_some().then_some(PostCopy { first, resume });
-        let hello =
-            |channel| Message::Hello { session, channel, channels, layout: layout.clone(), post_copy };
+        let codec = self.sending.codec();
+        let hello = |channel| {
+            let (layout, codec) = (layout.clone(), codec.cloned());
+            Message::Hello { session, channel, channels, layout, codec, post_copy }
+        };
         for (channel, lane) in (0..).zip(&mut self.lanes) {
             lane.send(Job::Message(hello(channel)))?;
         }

@@ -24,6 +24,7 @@ impl Source {
         loop {
             match self.replies.message()? {
                 Message::Loaded => return Ok(()),
+                Message::Decoded { seconds } => self.figures.decode_seconds = Some(seconds),
                 Message::Resend { runs } => {
                     let runs = checked_runs(&runs, self.pages())?;
                     self.mark(Happening::Resent { pages: runs.iter().map(|run| run.pages).sum() });

@@ -5,16 +5,22 @@
 mod brake_tests;
 mod brakes;
 mod channels;
+#[cfg(test)]
+mod coding_tests;
 mod cut;
 #[cfg(test)]
 mod cut_tests;
+mod decoder;
 mod destination;
+mod encoder;
 mod figures;
 mod greeting;
 mod hand_over;
 mod lane;
+mod learning;
 mod observe;
 mod pace;
+mod pipe;
 mod post_copy;
 mod source;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::brakes::Brakes;
-use super::channels::by_group;
+use super::channels::{by_batch, by_group};
 use super::cut::{Cut, Cutter};
 use super::figures::Figures;
 use super::greeting::Clock;
@@ -16,6 +16,7 @@ use super::{Channels, Gauge};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::{monotonic_ns, Guest, PAGE};
+use crate::knobs::Spec;
 use crate::link::Stream;
 use crate::policy::Act;
 use crate::report::{Event, Happening, Point, Report};
@@ -29,6 +30,8 @@ use crate::world::{Sent, World};
 pub struct Sending {
     /// Name zero pages instead of sending them.
     pub find_zeros: bool,
+    /// How the other pages are encoded; `raw` leaves them as they are.
+    pub codec: Spec,
     /// Compare all pages by checksum before letting go.
     pub verify: bool,
     /// How long the peer may make no progress before it counts as lost.
@@ -48,6 +51,7 @@ impl Default for Sending {
     fn default() -> Self {
         Self {
             find_zeros: true,
+            codec: Spec::new("raw"),
             verify: false,
             stall: Duration::from_secs(10),
             warm_up: Duration::from_millis(500),
@@ -55,6 +59,21 @@ impl Default for Sending {
             one_stream: false,
             cool_down: Duration::ZERO,
         }
+    }
+}
+
+impl Sending {
+    /// The same with pages encoded by `codec`: `raw` sends zero pages too, `zero` names them, and so do all others.
+    #[must_use]
+    pub fn with_codec(self, codec: &Spec) -> Self {
+        let find_zeros = codec.name != "raw";
+        let codec = if codec.name == "zero" { Spec::new("raw") } else { codec.clone() };
+        Self { find_zeros, codec, ..self }
+    }
+
+    /// The codec, if pages are encoded at all.
+    pub(super) fn codec(&self) -> Option<&Spec> {
+        Some(&self.codec).filter(|codec| codec.name != "raw")
     }
 }
 
@@ -224,7 +243,8 @@ impl Source {
     }
 
     fn dispatch(&mut self, runs: &[Run]) -> Result<()> {
-        for (group, runs) in by_group(runs, self.lanes.len() as u64) {
+        let split = if self.sending.codec().is_some() { by_batch } else { by_group };
+        for (group, runs) in split(runs, self.lanes.len() as u64) {
             let job = if self.tracker.wants_sent() { self.copy(runs) } else { Job::Pages(runs) };
             self.lanes[group as usize].send(job)?;
         }
@@ -416,6 +436,7 @@ impl World for Source {
         report.guest_gap_error = self.figures.guest_gap.map(|_| self.clock.error);
         report.tracking.tracker = self.tracker.name().into();
         report.faults = self.ahead.faults.as_deref().cloned();
+        report.coding = self.coding();
         self.figures.report(report);
     }
 

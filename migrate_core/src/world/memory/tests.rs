@@ -75,7 +75,7 @@ pub(super) fn assert_running(guest: &Guest) {
     guest.check().unwrap();
 }
 
-fn assert_complete(case: &Case) -> Report {
+pub(super) fn assert_complete(case: &Case) -> Report {
     let (report, source, arrived) = run(case);
     assert_eq!((report.outcome, report.reason.as_str()), (Outcome::Completed, ""));
     assert_eq!(report.verified, Some(true));
@@ -223,13 +223,14 @@ fn greeted(near: &Stream, pages: u64) -> (Writer<Stream>, Reader<Stream>) {
     let mut output = Writer::new(near.try_clone().unwrap());
     let mut input = Reader::new(near.try_clone().unwrap(), pages);
     let layout = Layout::single(pages * PAGE as u64);
-    output.message(&Message::Hello { session: 1, channel: 0, channels: 1, layout, post_copy: None }).unwrap();
+    let (codec, post_copy) = (None, None);
+    output.message(&Message::Hello { session: 1, channel: 0, channels: 1, layout, codec, post_copy }).unwrap();
     assert!(matches!(input.message().unwrap(), Message::Welcome { .. }));
     (output, input)
 }
 
 /// An execution state that can be restored.
-fn some_state() -> ExecutionState {
+pub(super) fn some_state() -> ExecutionState {
     Guest::new(&GuestSpec { layout: Layout::single(1 << 20), ..case().guest }).unwrap().save().unwrap()
 }
 
@@ -292,6 +293,7 @@ fn a_destination_refuses_absurd_guests_with_the_reason() {
             channels: 1,
             layout: Layout::single(bytes),
             post_copy: None,
+            codec: None,
         };
         output.message(&hello).unwrap();
         let told = input.message().unwrap_err().to_string();
