@@ -5,8 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from vms import linux
 from vms.boot import BUSY, HERE, IDLE
 from vms.capture import BY_NAME
+from vms.kinds import LINUX
 from vms.machine import Machine
 
 
@@ -78,3 +80,11 @@ def test_a_capture_keeps_every_channel(captured, kind, release, roles):
 def test_the_truth_covers_all_of_the_ram(captured):
     capture = captured("plain", "10.0")
     assert sum(part.length for part in capture.truth if part.block == "pc.ram") == capture.blocks["pc.ram"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_linux_guest_is_captured(captured, qemu):
+    linux.require()
+    capture = captured("linux", qemu.release)
+    assert capture.source["ram"]["dirty-sync-count"] >= LINUX.passes

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vms import truth
+from vms import linux, truth
 from vms.kinds import BY_NAME, Kind
 from vms.machine import Machine, TooEarlyError
 from vms.recorder import Recorder
@@ -92,13 +92,14 @@ class Take:
     def __init__(self, kind: Kind, qemu: Qemu, folder: Path, stack: ExitStack) -> None:
         self.kind, self.qemu, self.folder, self.stack = kind, qemu, folder, stack
         self.channels: list[Channel] = []
+        self.guest = linux.arguments(folder) if kind.linux else ()
         for side, content in (("source", random.Random(5).randbytes(4 << 20)), ("destination", bytes(4 << 20))):
             if "/stick-" in str(kind.devices):
                 (folder / f"stick-{side}").write_bytes(content)
         self.source = self._machine("source")
 
     def _machine(self, side: str, *arguments: str) -> Machine:
-        devices = tuple(text.format(files=self.folder, side=side) for text in self.kind.devices)
+        devices = tuple(text.format(files=self.folder, side=side) for text in self.kind.devices) + self.guest
         kind = self.kind
         machine = Machine(
             self.qemu, kind.boot, machine=kind.machine, memory=kind.memory, devices=devices, arguments=arguments

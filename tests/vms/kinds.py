@@ -56,6 +56,7 @@ class Kind:
     memory: str = "16M"
     devices: tuple[str, ...] = ()
     paused: bool = False
+    linux: bool = False
 
 
 def idle(name: str, **more: Any) -> Kind:
@@ -102,5 +103,7 @@ ALL = (
     idle("type-4.2", machine="pc-q35-4.2"),
     idle("type-8.0", releases=("10.0",), machine="pc-q35-8.0"),
 )
-BY_NAME = {kind.name: kind for kind in ALL}
+# Takes a kernel and some seconds to start: for slow tests.
+LINUX = Kind("linux", linux=True, memory="128M", parameters={**LIMITED, "max-bandwidth": 128 * MIB}, passes=3)
+BY_NAME = {kind.name: kind for kind in (*ALL, LINUX)}
 CASES = [(kind.name, release) for kind in ALL for release in kind.releases]

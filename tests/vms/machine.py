@@ -58,7 +58,7 @@ class Machine:
             "-qmp", f"unix:{qmp},server=on,wait=off",
             "-chardev", f"socket,id=serial,path={serial},server=on,wait=off", "-serial", "chardev:serial",
             "-drive", f"if=none,id=boot,format=raw,readonly=on,file={boot}",
-            "-device", "virtio-blk-pci,drive=boot,bootindex=0",
+            "-device", "virtio-blk-pci,drive=boot,bootindex=1",
         ]  # fmt: skip
 
     def __enter__(self) -> Self:
