@@ -93,7 +93,8 @@ fn range(start: u64, length: u32) -> Vec<u8> {
 
 fn named(block: &str) -> Result<Vec<u8>> {
     let length = u8::try_from(block.len());
-    let length = length.map_err(|_| Error::usage(format!("a RAM block's name has at most 255 bytes: `{block}`")))?;
+    let length =
+        length.map_err(|_| Error::usage(format!("a RAM block's name has at most 255 bytes: `{block}`")))?;
     Ok([&[length][..], block.as_bytes()].concat())
 }
 
