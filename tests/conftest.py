@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import switchover as sw
 
+pytest_plugins = ["vms.fixtures"]
+
 QUICK = {"warm_up": "5ms", "verify": True, "stall_timeout": "5s"}
 
 

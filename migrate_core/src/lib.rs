@@ -24,6 +24,7 @@ pub mod guest;
 pub mod knobs;
 pub mod link;
 pub mod policy;
+pub mod qemu;
 pub mod report;
 pub mod strategy;
 pub mod trace;

@@ -14,6 +14,7 @@ mod receiver;
 mod registry;
 mod session;
 mod simulation;
+mod stream_receiver;
 mod trace;
 mod tracker;
 mod workload;
@@ -39,6 +40,7 @@ mod _native {
     use crate::session::Session;
     #[pymodule_export]
     use crate::simulation::{simulate, simulate_many};
+    use crate::stream_receiver::StreamReceiver;
     #[pymodule_export]
     use crate::trace::Trace;
     #[pymodule_export]

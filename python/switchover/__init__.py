@@ -17,7 +17,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from switchover import codecs, contents, errors, policies, prepaging, strategies, trackers, units, workloads
+    from switchover import (
+        codecs,
+        contents,
+        errors,
+        policies,
+        prepaging,
+        strategies,
+        stream,
+        trackers,
+        units,
+        workloads,
+    )
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -75,6 +86,7 @@ __all__ = [
     "simulate",
     "simulate_many",
     "strategies",
+    "stream",
     "trackers",
     "units",
     "workloads",
@@ -96,7 +108,18 @@ _HOMES = {
     "switchover.trace": ("Trace",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("codecs", "contents", "errors", "policies", "prepaging", "strategies", "trackers", "units", "workloads")
+_MODULES = (
+    "codecs",
+    "contents",
+    "errors",
+    "policies",
+    "prepaging",
+    "strategies",
+    "stream",
+    "trackers",
+    "units",
+    "workloads",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """The engine; private. Parts, rounds, decisions and reports cross as JSON text."""
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, Final, final
 
 from typing_extensions import Buffer
@@ -14,6 +15,7 @@ __all__ = [
     "Policy",
     "Receiver",
     "Session",
+    "StreamReceiver",
     "Trace",
     "Tracker",
     "check",
@@ -73,6 +75,25 @@ class Receiver:
     @property
     def endpoint(self) -> str: ...
     def accept(self, timeout: float | None = None, stall: float = 10.0, recovery: float = 60.0) -> Guest: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class StreamReceiver:
+    def __new__(cls, endpoint: str) -> StreamReceiver: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    def receive(
+        self,
+        keep: str | PathLike[str] | None = None,
+        accept: bool = True,
+        limit: float | None = None,
+        timeout: float | None = None,
+        stall: float | None = None,
+        switchover_ack: bool = False,
+    ) -> str: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
 

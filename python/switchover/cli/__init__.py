@@ -18,6 +18,7 @@ from .parts import listings
 from .receive import receive
 from .run import run
 from .simulate import simulate
+from .stream import stream
 
 NOT_COMPLETED = 1
 WRONG = 2
@@ -29,7 +30,7 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, simulate, demo, doctor, *listings):
+for command in (run, receive, simulate, stream, demo, doctor, *listings):
     group.add_command(command)
 
 
