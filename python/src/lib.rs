@@ -40,6 +40,7 @@ mod _native {
     use crate::session::Session;
     #[pymodule_export]
     use crate::simulation::{simulate, simulate_many};
+    #[pymodule_export]
     use crate::stream_receiver::StreamReceiver;
     #[pymodule_export]
     use crate::trace::Trace;

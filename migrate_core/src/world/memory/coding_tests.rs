@@ -298,7 +298,9 @@ fn told(codec: Option<Spec>, then: impl FnOnce(&mut Writer<Stream>)) -> String {
     let mut output = Writer::new(near[0].try_clone().unwrap());
     let mut input = Reader::new(near[0].try_clone().unwrap(), 256);
     let layout = Layout::single(1 << 20);
-    output.message(&Message::Hello { session: 1, channel: 0, channels: 1, layout, codec, post_copy: None }).unwrap();
+    output
+        .message(&Message::Hello { session: 1, channel: 0, channels: 1, layout, codec, post_copy: None })
+        .unwrap();
     let answer = input.message().and_then(|_| {
         then(&mut output);
         input.message()

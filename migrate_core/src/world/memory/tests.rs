@@ -224,7 +224,9 @@ fn greeted(near: &Stream, pages: u64) -> (Writer<Stream>, Reader<Stream>) {
     let mut input = Reader::new(near.try_clone().unwrap(), pages);
     let layout = Layout::single(pages * PAGE as u64);
     let (codec, post_copy) = (None, None);
-    output.message(&Message::Hello { session: 1, channel: 0, channels: 1, layout, codec, post_copy }).unwrap();
+    output
+        .message(&Message::Hello { session: 1, channel: 0, channels: 1, layout, codec, post_copy })
+        .unwrap();
     assert!(matches!(input.message().unwrap(), Message::Welcome { .. }));
     (output, input)
 }
