@@ -76,6 +76,7 @@ def test_policies_compose_inside_rounds_too(guest):
     policy = sw.policies.DowntimeLimit("1us") | Sampled(sw.Decision.abort("mine"), after=0.1)
     report = sw.migrate(guest, policy=policy, **SLOW)
     assert (report.outcome, report.reason) == ("aborted", "mine")
+    assert report.guest_cost["during"] > 0
 
 
 def test_a_policy_of_the_core_takes_samples_from_python():

@@ -407,6 +407,9 @@ impl World for Source {
     fn abandon(&mut self, why: &str) {
         self.figures.total = self.phase(Duration::ZERO);
         self.tracker.disarm();
+        if let Some((_, during)) = self.figures.during.as_mut().filter(|_| self.figures.paused_at.is_zero()) {
+            *during = self.guest.progress();
+        }
         self.brakes.release(&self.guest);
         if self.let_go {
             return self.cut();
