@@ -106,6 +106,15 @@ impl Placement for Continue {
     }
 }
 
+/// What becomes of a page that is there although it is to be placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Present {
+    /// It stays as it is.
+    Kept,
+    /// It is an error.
+    Refused,
+}
+
 /// A memory whose missing pages are ours to place. Dropping it ends the watch and wakes who waits: a page
 /// that never came then reads as zeros, so drop it only when all are there or the guest is lost.
 #[derive(Debug)]
@@ -178,8 +187,11 @@ impl Pager {
         Some(block.first_page() + span::pages(block, &(address..address)).start)
     }
 
-    /// Places pages from `first` on with `contents`, whole pages, and lets go on who waits for them. They
-    /// must not be there, and nobody else may place them; see [`Pager::read_faults`].
+    /// Places pages from `first` on with `contents`, whole pages, and lets go on who waits for them. Nobody
+    /// else may place them meanwhile.
+    ///
+    /// # Errors
+    /// One of them is there already, and may have been read or written: it is left as it is.
     pub fn place(&self, first: u64, contents: &[u8]) -> Result<()> {
         let pages = contents.len() / PAGE;
         let mut rest = contents;
@@ -187,10 +199,10 @@ impl Pager {
             let (piece, after) = rest.split_at((within.end - within.start) as usize * PAGE);
             rest = after;
             match block.fd() {
-                None => self.run::<Copy>(block, &within, piece)?,
+                None => self.run::<Copy>(block, &within, piece, Present::Refused)?,
                 Some(fd) => {
                     write_at(fd, piece, within.start * PAGE as u64)?;
-                    self.run::<Continue>(block, &within, &[])?;
+                    self.run::<Continue>(block, &within, &[], Present::Refused)?;
                 }
             }
         }
@@ -199,14 +211,15 @@ impl Pager {
 
     /// The same for pages of zeros.
     pub fn place_zeros(&self, pages: Range<u64>) -> Result<()> {
-        self.memory.split(pages).try_for_each(|(block, within)| self.run::<Zero>(block, &within, &[]))
+        let mut blocks = self.memory.split(pages);
+        blocks.try_for_each(|(block, within)| self.run::<Zero>(block, &within, &[], Present::Refused))
     }
 
     /// Lets go on who waits for a page that is there: maps it if only that is missing.
     pub fn release(&self, page: u64) -> Result<()> {
         self.memory.split(page..page + 1).try_for_each(|(block, within)| {
             if block.fd().is_some() {
-                self.run::<Continue>(block, &within, &[])?;
+                self.run::<Continue>(block, &within, &[], Present::Kept)?;
             }
             let answer = call(self.fd.as_fd(), &mut Wake(stretch(block, &within)));
             answer.map(drop).map_err(|e| refused("waking waiters of", block, e))
@@ -218,14 +231,20 @@ impl Pager {
     pub fn fill_hole(&self, page: u64) -> Result<()> {
         self.memory.split(page..page + 1).try_for_each(|(block, within)| {
             // A page of a file that is there but not mapped gives EEXIST to zeros, and takes a continue.
-            self.run::<Zero>(block, &within, &[])
+            self.run::<Zero>(block, &within, &[], Present::Kept)
         })?;
         self.release(page)
     }
 
     /// Places a range piece by piece: the kernel stops where a page is there already, or for a moment where
     /// the address space is being changed.
-    fn run<P: Placement>(&self, block: &RamBlock, within: &Range<u64>, contents: &[u8]) -> Result<()> {
+    fn run<P: Placement>(
+        &self,
+        block: &RamBlock,
+        within: &Range<u64>,
+        contents: &[u8],
+        present: Present,
+    ) -> Result<()> {
         let span = span::addresses(block, within);
         let (mut at, len) = (0, span.end - span.start);
         while at < len {
@@ -238,7 +257,7 @@ impl Pager {
                 continue;
             }
             match error.raw_os_error() {
-                Some(libc::EEXIST) => at += PAGE as u64,
+                Some(libc::EEXIST) if present == Present::Kept => at += PAGE as u64,
                 Some(libc::EAGAIN) => std::thread::yield_now(),
                 _ => return Err(refused("placing pages of", block, error)),
             }
@@ -356,8 +375,12 @@ mod tests {
         let pager = Pager::new(&memory).unwrap();
         pager.place(3, &[7; PAGE]).unwrap();
         memory.write(3 * PAGE as u64, &[9]);
-        pager.place(2, &[5; 3 * PAGE]).unwrap();
-        pager.place_zeros(0..5).unwrap();
+        let refused = pager.place(2, &[5; 3 * PAGE]).unwrap_err().to_string();
+        assert!(refused.contains("placing pages"), "{refused}");
+        assert!(pager.place_zeros(3..5).is_err());
+        pager.place(4, &[5; PAGE]).unwrap();
+        pager.place_zeros(0..2).unwrap();
+        pager.fill_hole(3).unwrap();
         let mut bytes = [0; PAGE];
         memory.read_page(3, &mut bytes);
         assert_eq!(bytes[..2], [9, 7]);

@@ -84,6 +84,7 @@ impl<'a> Arrival<'a> {
         loop {
             match self.follow(lanes, output) {
                 Ended::Freed => break,
+                Ended::Lost(error) if !is_of_link(&error) => return Err(self.give_up(error)),
                 // Nothing to lose: the source may not have heard that all is here, so it may ask again.
                 Ended::Lost(error) => match self.recover(&error, output, more) {
                     Ok(found) => lanes = found,
@@ -192,6 +193,11 @@ impl<'a> Arrival<'a> {
             false => error,
         }
     }
+}
+
+/// Whether another link can help.
+fn is_of_link(error: &Error) -> bool {
+    matches!(error, Error::Link { .. } | Error::Stream { .. })
 }
 
 /// Whether an error says no more than that the connection was ended, maybe by ourselves.

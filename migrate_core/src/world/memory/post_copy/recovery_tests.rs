@@ -81,7 +81,7 @@ fn migrate(strategy: &str, bytes: i64, growth: i64, cut: Cut) -> (End, Report) {
     let strategy = strategy::find(&if strategy == "hybrid" { spec.with("rounds", 1) } else { spec }).unwrap();
     let stall = match cut {
         Cut::Drop => Duration::from_secs(5),
-        Cut::Silence => Duration::from_millis(150),
+        Cut::Silence => Duration::from_millis(400),
     };
     let reception = Reception { stall, recovery: Duration::from_secs(20), populate: true };
     let (near, far) = link(2, bytes, cut);
@@ -99,7 +99,7 @@ fn migrate(strategy: &str, bytes: i64, growth: i64, cut: Cut) -> (End, Report) {
             Step::Paused(_) => {
                 cuts += 1;
                 assert!(cuts < 200, "it does not come to an end");
-                carried += growth;
+                carried = carried.saturating_add(growth);
                 let (near, far) = link(2, carried, cut);
                 far.into_iter().for_each(|end| connect.send(end).unwrap());
                 // It may be cut again at once, which leaves it paused.
@@ -180,9 +180,10 @@ fn silence_is_noticed_on_both_sides() {
         match end {
             End::AtSource => assert_eq!(bytes, 1000, "{}", report.reason),
             End::Completed { cuts } => {
-                assert_eq!(cuts, 1);
+                // A busy machine may be silent for long enough by itself.
+                assert!(cuts >= 1);
                 let faults = report.faults.unwrap();
-                assert!(faults.lost_links == 1 && faults.lost_time > 0.0, "{faults:?}");
+                assert!(faults.lost_links >= 1 && faults.lost_time > 0.0, "{faults:?}");
                 assert!(report.events.iter().any(|e| matches!(e.what, Happening::LinkLost { .. })));
                 assert!(report.events.iter().any(|e| matches!(e.what, Happening::LinkBack { .. })));
             }

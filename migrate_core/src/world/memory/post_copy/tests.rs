@@ -185,10 +185,13 @@ fn a_guest_that_has_departed_cannot_be_cancelled() {
     let guest = Guest::new(&GuestSpec::new(layout(Backing::Anonymous), vec![kv()], 7)).unwrap();
     let strategy = strategy::find(&Spec::new("post-copy").with("prepaging", "none:patience=200")).unwrap();
     let (mut migration, (thread, _connect)) = start(guest, strategy, 1, |_| ());
-    let switch = migration.canceller();
+    let (switch, gauge) = (migration.canceller(), migration.world().gauge());
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(Duration::from_millis(100));
+            // Pages are asked for only of a guest that has departed.
+            while gauge.faults().faults == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             switch.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert_eq!(migration.next_round(), Step::Over);
