@@ -170,8 +170,10 @@ fn take_in(
     }
     let mut guest = intake.complete(output, restore)?;
     let watch = intake.until_let_go(output)?;
+    let before = guest.progress().last_ran_ns;
     guest.resume()?;
     let first_ran_ns = first_tick(&guest, reception.stall)?;
+    whole_tick(&guest, before, reception.stall)?;
     // The guest runs here now, whether the source hears of it or not.
     let _ = output.message(&Message::Running { first_ran_ns });
     if !watch.is_zero() {
@@ -190,6 +192,17 @@ pub(super) fn first_tick(guest: &Guest, stall: Duration) -> Result<u64> {
         std::thread::sleep(Duration::from_micros(20));
     }
     Err(Error::link("the guest was resumed but did not run"))
+}
+
+/// Waits for the end of the first tick: a guest that crashes in it does not run. `before` is when it last ran
+/// at the source. Where memory is not all there that may take long, and is not waited for.
+fn whole_tick(guest: &Guest, before: u64, stall: Duration) -> Result<()> {
+    let started = Instant::now();
+    while started.elapsed() < stall && guest.progress().last_ran_ns == before {
+        guest.check_alive()?;
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    guest.check_alive()
 }
 
 /// Names this boot of this machine: equal on two sides that share a clock.
