@@ -631,7 +631,7 @@ class Handbook(Policy):
 class VmotionSdps(Policy):
     """Delays each first write to a page once a round would not shrink.
 
-    A round does not shrink when its dirty rate is at least its send rate, bytes sent over time taken. Then
+    A round does not shrink when its dirty rate is at least its send rate, pages sent over time taken. Then
     each first write to a page is held up so long that `writers`, together, dirty `share` of the send
     rate: with D and T pages per second as they are and as they are to be, the delay grows by
     writers x (1 / T - 1 / D), at most to `most_delay`. It never shrinks. What fits the limit is switched
