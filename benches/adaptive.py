@@ -21,7 +21,7 @@ import switchover as sw
 FIXED = ("raw", "zero", "xbzrle", "lz4", "zstd", "delta-lz4", "delta-zstd", "dedup", "zero+dedup+delta-zstd")
 ADAPTIVE = "adaptive"
 # Memory by link, so that a cell takes a second or less.
-LINKS = {"100Mbit/s": 4 << 20, "1Gbit/s": 16 << 20, "10Gbit/s": 48 << 20, "40Gbit/s": 48 << 20}
+LINKS = {"100Mbit/s": 16 << 20, "1Gbit/s": 16 << 20, "10Gbit/s": 48 << 20, "40Gbit/s": 48 << 20}
 MOVING = ("kv", "mixed")
 """Sets whose pages come again in a newer version."""
 
