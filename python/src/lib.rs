@@ -11,6 +11,7 @@ mod interrupt;
 mod memory;
 mod policy;
 mod receiver;
+mod recording;
 mod registry;
 mod session;
 mod simulation;
@@ -34,6 +35,8 @@ mod _native {
     use crate::policy::Policy;
     #[pymodule_export]
     use crate::receiver::Receiver;
+    #[pymodule_export]
+    use crate::recording::{probe_process, Recording};
     #[pymodule_export]
     use crate::registry::{check, describe};
     #[pymodule_export]

@@ -26,7 +26,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    fn over(trace: core::Trace) -> Self {
+    /// Of the core's.
+    pub fn over(trace: core::Trace) -> Self {
         Self { trace, replays: Mutex::default() }
     }
 

@@ -14,6 +14,7 @@ __all__ = [
     "Memory",
     "Policy",
     "Receiver",
+    "Recording",
     "Session",
     "StreamReceiver",
     "Trace",
@@ -21,6 +22,7 @@ __all__ = [
     "check",
     "describe",
     "machine_bytes",
+    "probe_process",
     "simulate",
     "simulate_many",
 ]
@@ -31,6 +33,7 @@ VERSION: Final[str]
 def check(kind: str, spec: str) -> None: ...
 def describe(kind: str) -> str: ...
 def machine_bytes() -> int: ...
+def probe_process() -> None: ...
 def simulate(
     trace: Trace,
     plan: str,
@@ -96,6 +99,15 @@ class StreamReceiver:
     ) -> str: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
+
+@final
+class Recording:
+    @staticmethod
+    def of_process(pid: int, interval: float, samples: int) -> Recording: ...
+    @staticmethod
+    def of_guest(guest: Guest, tracker: str, interval: float, samples: int) -> Recording: ...
+    def advance(self, intervals: int, time: float) -> tuple[int, int, float, int, str | None]: ...
+    def finish(self) -> tuple[Trace, str]: ...
 
 @final
 class Session:

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from switchover import _native, contents, units, workloads
+from switchover import _native, contents, samples, units, workloads
 from switchover.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from os import PathLike
 
     import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from switchover import trackers
+    from switchover.guest import Guest
+    from switchover.phases import Phase
+    from switchover.recording import Standing
 
 ROW = np.dtype([("interval", "<u4"), ("block", "<u4"), ("first_page", "<u8"), ("pages", "<u4")])
 """A run of pages written in an interval: its number, the block's, the first page in the block, how many."""
@@ -26,13 +30,17 @@ SCHEMA = 1
 """The version of the files that are written; older ones are read."""
 
 _KEY = b"switchover.trace"
+_SAMPLES = b"switchover.samples"
 
 
 class Trace:
     """What a dirty log harvested at a steady pace held: for each interval the runs of pages written in it.
 
-    Made by [`generate`][switchover.trace.Trace.generate], read by [`load`][switchover.trace.Trace.load], or out of
+    Made by [`record`][switchover.trace.Trace.record] or [`generate`][switchover.trace.Trace.generate], read by [`load`][switchover.trace.Trace.load], or out of
     rows of your own.
+
+    Attributes:
+        samples: What the pages written looked like, where that was recorded: an array of `samples.SAMPLE`.
 
     Args:
         rows: A structured array or rows `(interval, block, first_page, pages)`, in ascending order.
@@ -64,12 +72,54 @@ class Trace:
         seconds = units.parse_time(interval, "interval")
         self._native = _native.Trace(list(blocks.items()), seconds, intervals, np.ascontiguousarray(packed).tobytes())
         self.metadata = dict(metadata or {})
+        self.samples: NDArray[Any] = samples.NONE
 
     @classmethod
     def _of(cls, native: _native.Trace, metadata: Mapping[str, str]) -> Trace:
         trace = cls.__new__(cls)
-        trace._native, trace.metadata = native, dict(metadata)
+        trace._native, trace.metadata, trace.samples = native, dict(metadata), samples.NONE
         return trace
+
+    @classmethod
+    def record(
+        cls,
+        pid: int | None = None,
+        *,
+        guest: Guest | None = None,
+        duration: units.Time = "30s",
+        interval: units.Time = "100ms",
+        samples: int = 64,
+        tracker: trackers.Tracker | str = "auto",
+        on_progress: Callable[[Standing], object] | None = None,
+    ) -> Trace:
+        """Records what a running process, or a guest of ours, writes. Ctrl-C ends it early; what was recorded stays.
+
+        A process is watched from outside, whatever it is, a QEMU with its guest too: it is stopped for some 100 us at
+        the start and left as it was found. What it cost is in `metadata["cost"]`. See docs/traces.md for the names of
+        its blocks, and for what is not seen.
+
+        Args:
+            pid: The process. Its permission to be traced is needed: the same user's, or root's.
+            guest: Or the guest, which may be running or not.
+            duration: For how long, unless it ends before.
+            interval: How often written pages are looked for; 1 ms or more.
+            samples: Pages of each interval whose content is looked at; 0 for none.
+            tracker: For a guest; a process has one of its own.
+            on_progress: Called a few times a second.
+
+            >>> import subprocess, sys
+            >>> with subprocess.Popen([sys.executable, "-c", "while True: x = list(range(10**5))"]) as process:
+            ...     trace = Trace.record(process.pid, duration="200ms", interval="20ms")
+            ...     process.kill()
+            >>> trace.intervals, trace.metadata["source"]
+            (10, 'process')
+
+        Raises:
+            TrackerUnavailable: It cannot be watched; the text says what would help.
+        """
+        from switchover.recording import record
+
+        return record(pid, guest, duration, interval, sample=samples, tracker=tracker, on_progress=on_progress)
 
     @classmethod
     def generate(
@@ -160,6 +210,45 @@ class Trace:
         lengths = [max(1, round(units.parse_time(window, "a window") / self.interval)) for window in windows]
         return np.array(self._native.unique_pages(lengths)[0])
 
+    def cut(self, start: units.Time = 0.0, end: units.Time | None = None) -> Trace:
+        """The part from `start` to `end`, rounded to whole intervals.
+
+        >>> Trace([(i, 0, i, 1) for i in range(10)], {"ram": 256}, 1.0).cut(3, 5).rows["first_page"].tolist()
+        [3, 4]
+        """
+        from switchover import edits
+
+        return edits.cut(self, start, end)
+
+    @staticmethod
+    def merge(traces: Sequence[Trace], *, one_after_another: bool = False) -> Trace:
+        """One trace out of several: their guests side by side as one guest, or one run after the other.
+
+        Intervals become those of the coarsest. Side by side, blocks of one name get their trace's number; one after
+        another, they are the same block.
+        """
+        from switchover import edits
+
+        return edits.merge(traces, one_after_another)
+
+    def scale(self, speed: float = 1.0, memory: int = 1, interval: units.Time | None = None) -> Trace:
+        """What a faster or a larger guest would have left.
+
+        Args:
+            speed: So many times as fast: the same writes in less time.
+            memory: So many times as large: each page becomes so many pages.
+            interval: Intervals of this length, a multiple of the trace's (after `speed`).
+        """
+        from switchover import edits
+
+        return edits.scale(self, speed, memory, interval)
+
+    def phases(self) -> list[Phase]:
+        """Times in which the dirty rate stays about the same."""
+        from switchover.phases import phases
+
+        return phases(self)
+
     def to_frame(self) -> pd.DataFrame:
         """A row for each run of pages written in an interval: `interval`, `block` (its name), `first_page`, `pages`."""
         import pandas as pd
@@ -173,7 +262,8 @@ class Trace:
     def save(self, path: str | PathLike[str]) -> None:
         """Writes a Parquet file that DuckDB, Polars and pandas read as it is.
 
-        Its rows are those of `to_frame`; the rest is JSON under the file's key `switchover.trace`.
+        Its rows are those of `to_frame`; the rest is JSON under the file's key `switchover.trace`, and the samples of
+        content, a list a field, under `switchover.samples`.
         """
         import pyarrow.parquet
 
@@ -199,7 +289,10 @@ class Trace:
             "blocks": [{"name": name, "pages": pages} for name, pages in blocks.items()],
             "metadata": self.metadata,
         }
-        return pa.table(columns).replace_schema_metadata({_KEY: json.dumps(head)})
+        texts = {_KEY: json.dumps(head)}
+        if len(self.samples):
+            texts[_SAMPLES] = json.dumps(samples.to_columns(self.samples))
+        return pa.table(columns).replace_schema_metadata(texts)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Trace:
@@ -213,12 +306,15 @@ class Trace:
 
         try:
             table = pyarrow.parquet.read_table(path)
-            head = json.loads((table.schema.metadata or {})[_KEY])
-            return cls._read(table, head)
+            texts = table.schema.metadata or {}
+            trace = cls._read(table, json.loads(texts[_KEY]))
+            if _SAMPLES in texts:
+                trace.samples = samples.of_columns(json.loads(texts[_SAMPLES]))
         except KeyError as error:
             raise UsageError(f"{path}: not a trace of Switchover: no {error} in it") from error
         except (pa.ArrowInvalid, ValueError, TypeError, OverflowError) as error:
             raise UsageError(f"{path}: not a trace of Switchover: {error}") from error
+        return trace
 
     @classmethod
     def _read(cls, table: pa.Table, head: dict[str, Any]) -> Trace:

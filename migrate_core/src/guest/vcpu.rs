@@ -151,6 +151,11 @@ impl Vcpu {
         }
     }
 
+    /// Whether it is to run.
+    pub fn is_running(&self) -> bool {
+        lock(&self.shared.orders).wanted == Order::Run
+    }
+
     /// Counts so far.
     pub fn progress(&self) -> Progress {
         let counters = &self.shared.counters;

@@ -6,7 +6,11 @@
 mod curve;
 mod generate;
 mod index;
+mod places;
+mod record;
 mod replay;
+mod sample;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +19,10 @@ use std::time::Duration;
 pub use curve::UniquePages;
 pub use generate::generate;
 pub use index::WriteIndex;
+pub use record::{Cost, Recorded, Recorder, Standing};
 pub use replay::{Replay, Write};
+pub use sample::Sample;
+pub use source::{GuestSource, Pause, ProcessSource, Source, Stretch};
 
 use crate::bitmap::Run;
 use crate::error::{Error, Result};

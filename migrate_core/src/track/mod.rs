@@ -25,6 +25,7 @@ mod kvm_ring;
 mod kvm_tests;
 mod pagemap;
 mod pager;
+pub mod remote;
 mod soft_dirty;
 mod software;
 mod span;

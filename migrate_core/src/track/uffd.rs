@@ -69,7 +69,8 @@ impl Negotiate {
 unsafe impl Request for Negotiate {
     const NUMBER: u64 = number(READS | WRITES, GROUP, 0x3F, size_of::<Self>());
 }
-// SAFETY: UFFDIO_REGISTER takes struct uffdio_register; the range is a RAM block's mapping.
+// SAFETY: UFFDIO_REGISTER takes struct uffdio_register; the range is a RAM block's mapping, or memory
+// of another process, which stays what it is.
 unsafe impl Request for Register {
     const NUMBER: u64 = number(READS | WRITES, GROUP, 0x00, size_of::<Self>());
 }
@@ -77,7 +78,8 @@ unsafe impl Request for Register {
 unsafe impl Request for Unregister {
     const NUMBER: u64 = number(WRITES, GROUP, 0x01, size_of::<Self>());
 }
-// SAFETY: UFFDIO_WRITEPROTECT takes struct uffdio_writeprotect; the range is in a RAM block's mapping.
+// SAFETY: UFFDIO_WRITEPROTECT takes struct uffdio_writeprotect; the range is in a RAM block's
+// mapping, or memory of another process, which only loses time.
 unsafe impl Request for WriteProtect {
     const NUMBER: u64 = number(READS | WRITES, GROUP, 0x06, size_of::<Self>());
 }
@@ -106,6 +108,11 @@ impl Uffd {
                  seccomp profile must allow the system call or the device /dev/userfaultfd"
             )
         })?;
+        Self::adopt(fd, features)
+    }
+
+    /// Takes over a descriptor that was opened in whatever process, and that nobody has negotiated.
+    pub(super) fn adopt(fd: OwnedFd, features: u64) -> std::result::Result<Self, String> {
         let mut negotiate = Negotiate::of(features);
         call(fd.as_fd(), &mut negotiate).map_err(|e| {
             let since = if features & WP_ASYNC != 0 { "6.7" } else { "6.4" };
@@ -128,6 +135,19 @@ impl Uffd {
             )),
             _ => refused("registering", block, e),
         })
+    }
+
+    /// Begins to watch writes to `addresses` of the process that the descriptor is of. Refused where there is
+    /// no mapping, one that cannot be watched, or one that another userfaultfd watches (`EBUSY`).
+    pub(super) fn register_addresses(&self, addresses: &Range<u64>) -> io::Result<()> {
+        call(self.fd.as_fd(), &mut Register { stretch: between(addresses), mode: MODE_WP, ioctls: 0 })
+            .map(drop)
+    }
+
+    /// Protects registered `addresses` of that process against writing; a huge page that they do not cover
+    /// is cut.
+    pub(super) fn protect_addresses(&self, addresses: &Range<u64>) -> io::Result<()> {
+        call(self.fd.as_fd(), &mut WriteProtect { stretch: between(addresses), mode: PROTECT }).map(drop)
     }
 
     /// Ends it; all protection goes, and blocked writers go on.
@@ -190,8 +210,11 @@ pub(super) struct Message {
 }
 
 pub(super) fn stretch(block: &RamBlock, pages: &Range<u64>) -> Stretch {
-    let span = span::addresses(block, pages);
-    Stretch { start: span.start, len: span.end - span.start }
+    between(&span::addresses(block, pages))
+}
+
+fn between(addresses: &Range<u64>) -> Stretch {
+    Stretch { start: addresses.start, len: addresses.end.saturating_sub(addresses.start) }
 }
 
 pub(super) fn refused(what: &str, block: &RamBlock, source: io::Error) -> Error {
