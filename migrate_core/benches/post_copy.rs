@@ -82,6 +82,10 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
     values[((values.len() - 1) as f64 * share) as usize]
 }
 
+/// How long a guest thread does something else between two touches: the floor is taken at the same pace, for a
+/// processor that has nothing to do falls asleep and takes its time to wake.
+const PAUSE: Duration = Duration::from_micros(20);
+
 /// A bare userfaultfd copy: a thread touches pages, another places them.
 fn bare_copy() -> f64 {
     let memory = Arc::new(GuestMemory::new(&Layout::single((TOUCHES * PAGE) as u64)).unwrap());
@@ -92,7 +96,9 @@ fn bare_copy() -> f64 {
             let touch = |page: u64| {
                 let (began, mut byte) = (Instant::now(), [0]);
                 memory.read(page * PAGE as u64, &mut byte);
-                began.elapsed().as_secs_f64()
+                let took = began.elapsed().as_secs_f64();
+                std::thread::sleep(PAUSE);
+                took
             };
             let times: Vec<f64> = (0..memory.pages()).map(touch).collect();
             over.store(true, Ordering::Relaxed);
@@ -125,7 +131,9 @@ fn round_trip() -> f64 {
             let began = Instant::now();
             near.write_all(&[1; 64]).unwrap();
             near.read_exact(&mut answer).unwrap();
-            began.elapsed().as_secs_f64()
+            let took = began.elapsed().as_secs_f64();
+            std::thread::sleep(PAUSE);
+            took
         };
         let times = (0..TOUCHES).map(|_| trip()).collect();
         drop(near);
@@ -207,9 +215,8 @@ fn latency(mib: usize, repeats: usize) {
     let (mut floors, mut medians) = (Vec::new(), Vec::new());
     for _ in 0..repeats {
         let floor = bare_copy() + round_trip();
-        let mut alone =
-            touches(mib, "none:patience=1000", &LinkSpec::default(), false, Duration::from_micros(20));
-        let mut busy = touches(mib, "sequential", &LinkSpec::default(), false, Duration::from_micros(20));
+        let mut alone = touches(mib, "none:patience=1000", &LinkSpec::default(), false, PAUSE);
+        let mut busy = touches(mib, "sequential", &LinkSpec::default(), false, PAUSE);
         let middle = quantile(&mut alone, 0.5);
         floors.push(floor * 1e6);
         medians.push(middle * 1e6);

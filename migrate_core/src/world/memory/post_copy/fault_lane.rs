@@ -10,6 +10,7 @@ use super::landing::Landing;
 use super::log::By;
 use crate::error::{Error, Result};
 use crate::link::Stream;
+use crate::track::run_soon;
 use crate::wire::{Message, Reader, Section, Writer};
 
 /// How long a page that is being placed is left alone before it is looked at again.
@@ -46,6 +47,7 @@ impl<'a> FaultLane<'a> {
 
     /// Serves faults until the link is lost, which the end of a migration is too.
     pub(super) fn run(mut self) -> Result<()> {
+        run_soon();
         let open = self.landing.log().open();
         for page in open {
             self.output.message(&Message::Request { page })?;

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::guest::{GuestMemory, PAGE};
 use crate::link::Stream;
 use crate::report::Faults;
+use crate::track::run_soon;
 use crate::wire::{Beat, Message, Reader, Writer};
 
 /// What the destination has said over the channel of faults.
@@ -150,6 +151,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
+        run_soon();
         let Err(error) = self.serve();
         self.shared.change(|seen| seen.failure = Some(error.to_string()));
     }
