@@ -168,6 +168,7 @@ impl Worker {
                         }
                         seen.beat = beat;
                     });
+                    self.counters.milestones().extend(beat.guest);
                     *self.counters.beat.lock().unwrap_or_else(PoisonError::into_inner) = beat;
                 }
                 Message::Complete { faults } => self.shared.change(|seen| seen.complete = Some(faults)),
