@@ -10,6 +10,7 @@
 //! * [`strategy`]: how memory moves, as state machines.
 //! * [`policy`]: when to switch over, throttle, give up.
 //! * [`link`]: byte links over TCP and UNIX sockets, shaped on demand: bandwidth, delay, jitter, outages.
+//! * [`qemu`]: QEMU's migration streams, read and taken apart.
 //! * [`wire`]: the stream between a source and a destination of ours.
 //! * [`world`]: real memory, where a strategy is carried out.
 //! * [`report`]: what a run leaves behind.
