@@ -13,6 +13,8 @@ mod policy;
 mod receiver;
 mod registry;
 mod session;
+mod stream;
+mod stream_receiver;
 mod tracker;
 mod workload;
 
@@ -35,6 +37,13 @@ mod _native {
     use crate::registry::{check, describe};
     #[pymodule_export]
     use crate::session::Session;
+    #[pymodule_export]
+    use crate::stream::{
+        stream_core, stream_devices, stream_diff, stream_extract, stream_squash, stream_summary, StreamLines,
+        StreamPages,
+    };
+    #[pymodule_export]
+    use crate::stream_receiver::StreamReceiver;
     #[pymodule_export]
     use crate::tracker::Tracker;
 

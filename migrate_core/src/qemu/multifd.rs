@@ -174,7 +174,7 @@ impl Channel {
             State::Head => self.head(input, blocks, sink)?,
             State::Pages(next, left) => match self.packet {
                 Some(packet) if packet.packing != Packing::None => {
-                    self.packed(next, left, input, blocks, sink)?
+                    self.packed(next, left, input, blocks, sink)?;
                 }
                 _ => self.raw(next, input, blocks, sink)?,
             },
@@ -416,3 +416,6 @@ fn begins(cursor: &mut Cursor<'_>) -> Read<()> {
 fn number_of(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
+
+#[cfg(test)]
+mod tests;

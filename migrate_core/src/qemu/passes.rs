@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::event::{Command, Event, SectionKind};
+use super::event::{Command, Event, Section, SectionKind};
 
 /// What a pass is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -55,10 +55,8 @@ impl Passes {
                 self.flushes = true;
                 self.turn(self.kind);
             }
-            Event::SectionBegins(section) if section.kind == SectionKind::End && section.name == "ram" => {
-                if self.kind == PassKind::Live {
-                    self.turn(PassKind::Final);
-                }
+            Event::SectionBegins(section) if self.kind == PassKind::Live && ends_memory(section) => {
+                self.turn(PassKind::Final);
             }
             Event::Command(Command::PostcopyRun) => self.turn(PassKind::PostCopy),
             _ => {}
@@ -83,4 +81,8 @@ impl Passes {
         }
         self.kind = kind;
     }
+}
+
+fn ends_memory(section: &Section) -> bool {
+    section.kind == SectionKind::End && section.name == "ram"
 }

@@ -17,6 +17,7 @@ from .doctor import doctor
 from .parts import listings
 from .receive import receive
 from .run import run
+from .stream import stream
 
 NOT_COMPLETED = 1
 WRONG = 2
@@ -28,7 +29,7 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, demo, doctor, *listings):
+for command in (run, receive, stream, demo, doctor, *listings):
     group.add_command(command)
 
 

@@ -46,13 +46,22 @@ fn state(state: &State, cursor: &mut Cursor<'_>) -> Read<Json> {
     Ok(Json::Object(pairs))
 }
 
-/// Puts a field's value under its name; elements that come one by one, and fields of one name, are gathered in a list.
+/// Puts a field's value under its name. An array may come as several fields of its name: elements one by one, runs of
+/// them, empty ones between; QEMU 10.0 numbers only some.
 fn add(pairs: &mut Vec<(String, Json)>, field: &Field, value: Json) {
-    let again = pairs.last_mut().filter(|(name, _)| *name == field.name);
-    match (again, field.index) {
-        (Some((_, Json::List(list))), Some(index)) if index > 0 => list.push(value),
-        (_, Some(_)) => pairs.push((field.name.clone(), Json::List(vec![value]))),
-        _ => pairs.push((field.name.clone(), value)),
+    let mut more = match (value, field.elements, field.index) {
+        (Json::List(list), Some(_), _) => list,
+        (value, _, Some(0)) => return pairs.push((field.name.clone(), Json::List(vec![value]))),
+        (value, ..) => vec![value],
+    };
+    match pairs.last_mut().filter(|(name, _)| *name == field.name) {
+        Some((_, Json::List(list))) => list.append(&mut more),
+        Some((_, first)) => {
+            more.insert(0, std::mem::replace(first, Json::Null));
+            *first = Json::List(more);
+        }
+        None if field.elements.is_some() => pairs.push((field.name.clone(), Json::List(more))),
+        None => pairs.extend(more.pop().map(|value| (field.name.clone(), value))),
     }
 }
 

@@ -11,12 +11,15 @@ const TEXT: &str = r#"{"page_size": 4096, "devices": [
      {"name": "q", "vmsd_name": "e", "version": 1, "fields": [], "vmsd_name": "e", "version": 1, "fields": [],
       "type": "qtailq", "size": 3},
      {"name": "n", "index": 0, "type": "uint8", "size": 1},
-     {"name": "n", "index": 1, "type": "uint8", "size": 1}
+     {"name": "n", "index": 1, "type": "uint8", "size": 1},
+     {"name": "m", "index": 0, "type": "uint8", "size": 1},
+     {"name": "m", "type": "nullptr", "size": 1},
+     {"name": "m", "array_len": 2, "type": "uint8", "size": 1}
   ], "subsections": [{"vmsd_name": "dev/more", "version": 1, "fields": [{"name": "t", "type": "timer", "size": 8}]}]},
   {"name": "old", "instance_id": 0, "size": 5, "fields": [{"name": "data", "size": 5, "type": "buffer"}]}]}"#;
 
 fn bytes() -> Vec<u8> {
-    let mut bytes = vec![1, 2, 0xff, 0, 1, 1, 1, 7, 0, 9, 10, 5, 8];
+    let mut bytes = vec![1, 2, 0xff, 0, 1, 1, 1, 7, 0, 9, 10, 1, 48, 2, 3, 5, 8];
     bytes.extend(b"dev/more\0\0\0\x01\xff\xff\xff\xff\xff\xff\xff\xff");
     bytes
 }
@@ -30,7 +33,7 @@ fn lengths_and_values() {
     assert_eq!(lengths.get("dev", 0), None);
     let device = description.find("dev", 1).unwrap();
     let value = serde_json::to_string(&decode(device, &bytes(), 100).unwrap()).unwrap();
-    let expected = r#"{"a":258,"b":[-1,0,1],"s":{"x":true},"q":"010700","n":[9,10],"dev/more":{"t":null}}"#;
+    let expected = r#"{"a":258,"b":[-1,0,1],"s":{"x":true},"q":"010700","n":[9,10],"m":[1,null,2,3],"dev/more":{"t":null}}"#;
     assert_eq!(value, expected);
 }
 
@@ -45,9 +48,9 @@ fn bytes_that_do_not_fit_are_refused_with_the_place() {
     let Err(Error::Stream { offset, .. }) = decode(device, &more, 100) else { panic!() };
     assert_eq!(offset, 100 + bytes().len() as u64);
     let mut other = bytes();
-    other[13] = b'x';
+    other[17] = b'x';
     let Err(Error::Stream { offset, .. }) = decode(device, &other, 100) else { panic!() };
-    assert_eq!(offset, 111);
+    assert_eq!(offset, 115);
 }
 
 #[test]
