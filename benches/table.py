@@ -26,6 +26,9 @@ BENCHES = {
     "trackers": [],
     "tracking": ["3"] if QUICK else [],
     "migration": ["256", "3"] if QUICK else [],
+    "simulation": [],
+    "post_copy": ["256", "3", "1024"] if QUICK else [],
+    "throttle": ["1"] if QUICK else [],
 }
 
 

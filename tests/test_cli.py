@@ -46,6 +46,23 @@ def test_run_writes_the_report_that_it_prints_as_json(tmp_path):
     assert (report.outcome, report.verified) == ("completed", True)
 
 
+def test_policies_take_knobs_and_their_listing_has_units_and_defaults():
+    done = call("run", *SMALL, "--policy", "qemu-auto-converge:limit=2s,tail_slow=true", "--json")
+    assert json.loads(done.stdout)["policy"] == {"name": "qemu-auto-converge", "limit": 2.0, "tail_slow": True}
+    listed = {part["name"]: part for part in json.loads(call("policies", "--json").stdout)}
+    assert list(listed) == sw.policies.names()
+    for part in listed.values():
+        assert part["doc"]
+        for knob in part["knobs"]:
+            assert knob["doc"]
+            assert {"unit", "range", "default"} <= set(knob)
+    shown = " ".join(call("policies").stdout.split())
+    for name, part in listed.items():
+        assert name in shown
+        assert all(knob["name"] in shown for knob in part["knobs"])
+    assert "limit (0.3 s)" in shown
+
+
 def test_shadow_policies_are_told_of():
     done = call("run", *SMALL, "--policy", "max-rounds:3", "--shadow", "max-rounds:1")
     assert "would have said" in done.stdout

@@ -20,8 +20,13 @@ def test_page_examples(page, tmp_path, monkeypatch):
         exec(compile(block, str(page), "exec"), space)
 
 
-@pytest.mark.parametrize("kind", ["workloads", "policies", "codecs", "trackers"])
+@pytest.mark.parametrize("kind", ["workloads", "policies", "strategies", "codecs", "trackers"])
 def test_each_kind_has_a_page_that_names_every_part(kind):
     page = (ROOT / "docs" / f"{kind}.md").read_text()
     missing = [name for name in getattr(sw, kind).names() if f"`{name}`" not in page]
     assert not missing
+
+
+def test_prepaging_orders_are_on_the_page_of_strategies():
+    page = (ROOT / "docs" / "strategies.md").read_text()
+    assert not [name for name in sw.prepaging.names() if f"`{name}`" not in page]

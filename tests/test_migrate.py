@@ -23,15 +23,6 @@ def test_every_strategy_moves_a_running_guest_with_every_tracker(strategy, track
         runs_on(guest)
 
 
-def test_a_tracker_that_does_not_see_the_guest_fails_the_run(guest):
-    for part in sw.trackers.describe():
-        if part["only_vcpus"] and part["unavailable"] is None:
-            report = sw.migrate(guest, tracker=part["name"], **QUICK)
-            assert report.outcome == "failed"
-            assert isinstance(report.error, sw.TrackerUnavailable)
-            runs_on(guest)
-
-
 def test_the_guest_object_is_the_guest_at_the_destination(guest):
     source = guest.memory
     sw.migrate(guest, sw.PreCopy(), sw.policies.MaxRounds(2), **QUICK)
@@ -136,11 +127,10 @@ def test_a_guest_that_is_being_migrated_is_not_to_be_had(guest):
     runs_on(guest)
 
 
-def test_decisions_that_nobody_can_carry_out_fail_the_run(guest):
-    for decision in (sw.Decision.postcopy("now"), sw.Decision.throttle(50)):
-        with pytest.raises(sw.PolicyError):
-            sw.migrate(guest, policy=lambda round, history, d=decision: d, **QUICK)
-        runs_on(guest)
+def test_a_decision_that_the_strategy_cannot_carry_out_fails_the_run(guest):
+    with pytest.raises(sw.PolicyError):
+        sw.migrate(guest, policy=lambda round, history: sw.Decision.postcopy("now"), **QUICK)
+    runs_on(guest)
 
 
 def test_a_limit_of_blackout_switches_over_what_fits(guest):

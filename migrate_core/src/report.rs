@@ -7,6 +7,14 @@ use serde_json::Value;
 
 use crate::policy::{Decision, Round};
 
+mod brownout;
+mod coding;
+mod faults;
+
+pub use brownout::{brownout, Brownout, Place, Point};
+pub use coding::{Coding, CodingRound};
+pub use faults::{Faults, Latencies, Latency};
+
 /// Version of the report's JSON.
 pub const SCHEMA: u32 = 1;
 
@@ -42,12 +50,15 @@ pub struct GuestCost {
     pub before: Option<f64>,
     /// During the live rounds.
     pub during: Option<f64>,
-    /// On the destination, where it is in this process.
+    /// On the destination, after the blackout; `null` where it was not observed there.
     pub after: Option<f64>,
     /// `1 - during / before`: 0 means unharmed.
     pub slowdown: Option<f64>,
     /// Bytes written per second before the migration: the rate reached, whatever was asked for.
     pub write_rate: Option<f64>,
+    /// Seconds that a writer was held back in the live rounds, by throttle, quota or delay: the mean of all.
+    #[serde(default)]
+    pub held_time: Option<f64>,
 }
 
 /// What tracking costs.
@@ -104,6 +115,18 @@ pub enum Happening {
     Acknowledged,
     /// The guest runs on the destination.
     Resumed,
+    /// The link was lost in post-copy: the guest waits for pages that cannot come.
+    LinkLost {
+        /// How it was noticed.
+        reason: String,
+    },
+    /// There is another link.
+    LinkBack {
+        /// Pages that the destination lacks.
+        missing_pages: u64,
+    },
+    /// The destination has every page.
+    Completed,
 }
 
 /// A whole run.
@@ -166,8 +189,25 @@ pub struct Report {
     pub events: Vec<Event>,
     /// How the guest fared.
     pub guest_cost: GuestCost,
+    /// Remote faults, where execution moved ahead of memory.
+    #[serde(default)]
+    pub faults: Option<Faults>,
+    /// How far it had come when: at round 0's beginning, every 100 ms or so from then on, at the pause, and at
+    /// the destination for as long as it was observed there.
+    #[serde(default)]
+    pub progress: Vec<Point>,
+    /// What it lost while it ran; `null` where nothing is known of its speed before.
+    #[serde(default)]
+    pub brownout: Option<Brownout>,
+    /// Brownout loss + blackout: the number that compares strategies fairly. It holds what was observed: see
+    /// [`Brownout::at_destination`].
+    #[serde(default)]
+    pub effective_downtime: Option<f64>,
     /// What tracking cost.
     pub tracking: TrackingTax,
+    /// What encoding did and cost, where a codec was used.
+    #[serde(default)]
+    pub coding: Option<Coding>,
 }
 
 impl Report {
@@ -210,7 +250,12 @@ impl Default for Report {
             rounds: Vec::new(),
             events: Vec::new(),
             guest_cost: GuestCost::default(),
+            faults: None,
+            progress: Vec::new(),
+            brownout: None,
+            effective_downtime: None,
             tracking: TrackingTax::default(),
+            coding: None,
         }
     }
 }

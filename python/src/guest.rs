@@ -75,6 +75,20 @@ impl Guest {
         self.with(py, |guest| Ok(Arc::clone(guest.memory())))
     }
 
+    /// Does `work` while the guest is paused, if it runs here.
+    pub fn paused(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let slot = self.slot.get().map_err(|error| Error::usage(error.to_string()))?;
+        let mut slot = lock(slot);
+        let guest = slot.guest()?;
+        let ran = guest.vcpus().iter().any(core::Vcpu::is_running);
+        guest.pause();
+        let done = work();
+        if ran {
+            guest.resume()?;
+        }
+        done
+    }
+
     /// Who writes to it.
     pub fn writers(&self) -> Writers {
         match self.programs.is_empty() {

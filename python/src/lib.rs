@@ -11,10 +11,13 @@ mod interrupt;
 mod memory;
 mod policy;
 mod receiver;
+mod recording;
 mod registry;
 mod session;
+mod simulation;
 mod stream;
 mod stream_receiver;
+mod trace;
 mod tracker;
 mod workload;
 
@@ -34,9 +37,13 @@ mod _native {
     #[pymodule_export]
     use crate::receiver::Receiver;
     #[pymodule_export]
+    use crate::recording::{probe_process, Recording};
+    #[pymodule_export]
     use crate::registry::{check, describe};
     #[pymodule_export]
     use crate::session::Session;
+    #[pymodule_export]
+    use crate::simulation::{simulate, simulate_many};
     #[pymodule_export]
     use crate::stream::{
         stream_core, stream_devices, stream_diff, stream_extract, stream_squash, stream_summary, StreamLines,
@@ -44,6 +51,8 @@ mod _native {
     };
     #[pymodule_export]
     use crate::stream_receiver::StreamReceiver;
+    #[pymodule_export]
+    use crate::trace::Trace;
     #[pymodule_export]
     use crate::tracker::Tracker;
 

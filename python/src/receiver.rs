@@ -79,18 +79,24 @@ impl Receiver {
     }
 
     /// Takes one guest in and runs it. Waits for `timeout` seconds for it to come, or for ever; a peer that is
-    /// silent for `stall` seconds counts as lost.
-    #[pyo3(signature = (timeout=None, stall=10.0))]
-    fn accept(&self, py: Python<'_>, timeout: Option<f64>, stall: f64) -> PyResult<Guest> {
+    /// silent for `stall` seconds counts as lost, and one that lost its link in post-copy has `recovery`
+    /// seconds to come back.
+    #[pyo3(signature = (timeout=None, stall=10.0, recovery=60.0))]
+    fn accept(&self, py: Python<'_>, timeout: Option<f64>, stall: f64, recovery: f64) -> PyResult<Guest> {
         let listener = self.listener()?;
         let wait = timeout.map(|limit| seconds("timeout", limit)).transpose()?;
-        let reception = Reception { stall: seconds("stall", stall)?, ..Reception::default() };
+        let (stall, recovery) = (seconds("stall", stall)?, seconds("recovery", recovery)?);
+        let reception = Reception { stall, recovery, ..Reception::default() };
         self.cancelled.store(false, Ordering::Relaxed);
         let arrived = interrupt::run(py, &|| self.cancel_now(), || {
             let first = self.next(&listener, wait)?;
             let keep = |stream| *self.incoming.lock().unwrap_or_else(PoisonError::into_inner) = stream;
             keep(Some(first.try_clone()?));
-            let mut more = || self.next(&listener, Some(reception.stall));
+            let mut more = |wait| {
+                let next = self.next(&listener, Some(wait))?;
+                keep(Some(next.try_clone()?));
+                Ok(next)
+            };
             let arrived = receive(first, &mut more, &reception, &restore_known);
             keep(None);
             arrived

@@ -5,6 +5,7 @@ use migrate_core::guest::content::CONTENTS;
 use migrate_core::guest::workload::WORKLOADS;
 use migrate_core::knobs::Spec;
 use migrate_core::policy::{self, POLICIES};
+use migrate_core::strategy::prepaging::{self, PREPAGING};
 use migrate_core::strategy::{self, STRATEGIES};
 use migrate_core::track::TRACKERS;
 use migrate_core::{Error, Result};
@@ -31,6 +32,7 @@ pub fn describe(kind: &str) -> PyResult<String> {
         "workload" => WORKLOADS.describe(),
         "policy" => POLICIES.describe(),
         "strategy" => STRATEGIES.describe(),
+        "prepaging" => PREPAGING.describe(),
         "codec" => CODECS.describe(),
         "content" => CONTENTS.describe(),
         "tracker" => trackers(),
@@ -66,6 +68,7 @@ fn checked(kind: &str, spec: &Spec) -> Result<()> {
         "workload" => WORKLOADS.check(spec),
         "policy" => policy::find(spec).map(drop),
         "strategy" => strategy::find(spec).map(drop),
+        "prepaging" => prepaging::find(spec, 1).map(drop),
         "codec" => codec::find(spec).map(drop),
         "content" => CONTENTS.check(spec),
         "tracker" => TRACKERS.check(spec),

@@ -1,6 +1,7 @@
 //! A migration under way.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +10,10 @@ use migrate_core::knobs::Spec;
 use migrate_core::link::{self, Endpoint, LinkSpec, Shaper, Stream};
 use migrate_core::policy::{Decision, Policy, Round};
 use migrate_core::report::Report;
-use migrate_core::world::memory::{receive_in_thread, Arrived, Channels, Gauge, Reception, Sending, Source};
+use migrate_core::strategy::Departure;
+use migrate_core::world::memory::{
+    receive_from_thread, Arrived, Channels, Cutter, Gauge, Reception, Sending, Source,
+};
 use migrate_core::world::{Migration, Step};
 use migrate_core::{strategy, track, Error, Result};
 use pyo3::prelude::*;
@@ -30,17 +34,20 @@ struct Plan {
     strategy: Spec,
     link: LinkSpec,
     tracker: Spec,
-    find_zeros: bool,
     verify: bool,
     warm_up: f64,
+    cool_down: f64,
     stall: f64,
     /// An endpoint, or another mapping in this process.
     to: Option<String>,
     /// What the report says about who took part.
     policy: Value,
     guest: Value,
-    codec: Value,
+    codec: Spec,
 }
+
+/// A destination in this process, and how further streams get there.
+type Destination = (JoinHandle<Result<Arrived>>, Sender<Stream>);
 
 type Watchers = Vec<(String, Box<dyn Policy>)>;
 
@@ -50,7 +57,9 @@ struct Running {
     policy: Option<Box<dyn Policy>>,
     watchers: Watchers,
     round: Option<Round>,
-    destination: Option<JoinHandle<Result<Arrived>>>,
+    destination: Option<Destination>,
+    /// Why it stands still, if it does.
+    paused: Option<String>,
     /// Dropped last: its drop cuts the link.
     shaper: Shaper,
 }
@@ -60,7 +69,9 @@ struct Running {
 pub struct Session {
     running: Owned<Mutex<Option<Running>>>,
     cancelled: Arc<AtomicBool>,
+    let_go: AtomicBool,
     gauge: Gauge,
+    cutter: Cutter,
     guest: Py<Guest>,
     plan: Plan,
 }
@@ -82,36 +93,48 @@ fn busy() -> Error {
     Error::usage("the migration is over, or busy with another call")
 }
 
-/// The channels' near ends, with their far ends where those are in this process.
-fn streams(plan: &Plan, to: Option<&Endpoint>, shaper: &Shaper) -> Result<(Vec<Stream>, Vec<Stream>)> {
+/// The channels' near ends, with their far ends where those are in this process. Where execution may move
+/// ahead of memory, there is one more for remote faults.
+fn streams(
+    link: &LinkSpec,
+    stall: Duration,
+    departure: Departure,
+    to: Option<&Endpoint>,
+    shaper: &Shaper,
+) -> Result<(Vec<Stream>, Vec<Stream>)> {
     let (mut near, mut far) = (Vec::new(), Vec::new());
-    for _ in 0..plan.link.channels {
-        let end = match to {
-            Some(endpoint) => link::connect(endpoint, Duration::from_secs_f64(plan.stall))?,
-            None => {
-                let (one, other) = link::pair(plan.link.transport)?;
-                far.push(other);
-                one
-            }
-        };
-        near.push(shaper.insert(end)?);
+    let mut end = || match to {
+        Some(endpoint) => link::connect(endpoint, stall),
+        None => {
+            let (one, other) = link::pair(link.transport)?;
+            far.push(other);
+            Ok(one)
+        }
+    };
+    for _ in 0..link.channels {
+        near.push(shaper.insert(end()?)?);
+    }
+    if departure != Departure::Never {
+        near.push(shaper.insert_ahead(end()?)?);
     }
     Ok((near, far))
 }
 
 impl Plan {
     fn sending(&self) -> PyResult<Sending> {
-        Ok(Sending {
-            find_zeros: self.find_zeros,
+        let sending = Sending {
             verify: self.verify,
             stall: seconds("stall_timeout", self.stall)?,
             warm_up: seconds("warm_up", self.warm_up)?,
-        })
+            cool_down: seconds("cool_down", self.cool_down)?,
+            ..Sending::default()
+        };
+        Ok(sending.with_codec(&self.codec))
     }
 
     fn report(&self) -> Report {
         let mut strategy = serde_json::json!(self.strategy);
-        strategy["codec"] = self.codec.clone();
+        strategy["codec"] = serde_json::json!(self.codec);
         Report {
             strategy,
             policy: self.policy.clone(),
@@ -137,48 +160,91 @@ impl Session {
     ) -> PyResult<Self> {
         let plan: Plan = parse(py, "migration", plan)?;
         let core = |error| to_python(py, error);
-        let sending = plan.sending()?;
+        let mut sending = plan.sending()?;
         let to = plan.to.as_deref().map(|to| endpoint(py, to)).transpose()?;
         let strategy = strategy::find(&plan.strategy).map_err(core)?;
+        sending.departure = strategy.departure();
         let tracker = track::find_for(&plan.tracker, guest.get().writers()).map_err(core)?;
         let policy = policy.map(policy::out_of).transpose()?;
         let watchers =
             watchers.into_iter().map(|(name, p)| Ok((name, policy::out_of(&p)?))).collect::<PyResult<_>>()?;
         let restore = guest.get().restorer();
         let memory = guest.get().core_memory(py)?;
+        track::refuse_blind(tracker.as_ref(), &memory).map_err(core)?;
         let (channels, destination, shaper) = interrupt::run_to_end(py, || {
             let shaper = Shaper::new(&plan.link)?;
-            let (near, far) = streams(&plan, to.as_ref(), &shaper)?;
+            let (near, far) = streams(&plan.link, sending.stall, sending.departure, to.as_ref(), &shaper)?;
             let reception = Reception { stall: sending.stall, ..Reception::default() };
             let destination = match far.is_empty() {
                 true => None,
-                false => Some(receive_in_thread(far, reception, restore)?),
+                false => Some(receive_from_thread(far, reception, restore)?),
             };
             Ok((Channels::open(&memory, near, &sending)?, destination, shaper))
         })?;
         drop(memory);
         let source = Source::over(channels, guest.get().take(py)?, tracker, sending);
-        let gauge = source.gauge();
+        let (gauge, cutter) = (source.gauge(), source.cutter());
         let migration = Migration::new(source, strategy);
         let cancelled = migration.canceller();
-        let running = Running { migration, policy, watchers, round: None, destination, shaper };
-        Ok(Self { running: Owned::new(Mutex::new(Some(running))), cancelled, gauge, guest, plan })
+        let running = Running { migration, policy, watchers, round: None, destination, paused: None, shaper };
+        let running = Owned::new(Mutex::new(Some(running)));
+        Ok(Self { running, cancelled, let_go: AtomicBool::new(false), gauge, cutter, guest, plan })
     }
 
-    /// The next live round as JSON, or `None` when the run is over.
+    /// The next live round as JSON, or `None` when the run is over or paused.
     fn next_round(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let running = self.running.get()?;
         let cancel = || self.cancel();
         let step = interrupt::run(py, &cancel, || {
             with(running, |running| {
-                running.round = match running.migration.next_round() {
-                    Step::Decide(round) => Some(round),
-                    Step::Over => None,
+                let Running { migration, policy, watchers, round, paused, .. } = running;
+                // A policy that takes samples is shown them by the engine's thread.
+                let policy = policy.as_mut().map(|policy| policy.as_mut() as &mut dyn Policy);
+                (*round, *paused) = match migration.next_sampled(policy, watchers) {
+                    Step::Decide(round) => (Some(round), None),
+                    Step::Paused(why) => (None, Some(why)),
+                    Step::Over => (None, None),
                 };
-                Ok(running.round.clone())
+                Ok(round.clone())
             })
         })?;
         step.map(|round| text(&round)).transpose()
+    }
+
+    /// Why the run is paused, if it is: the link was lost after execution had moved ahead of memory.
+    fn paused(&self) -> PyResult<Option<String>> {
+        Ok(lock(self.running.get()?).as_ref().and_then(|running| running.paused.clone()))
+    }
+
+    /// Goes on over another link, to another endpoint of the same destination if one is given. An error
+    /// leaves the run paused.
+    #[pyo3(signature = (link=None, to=None))]
+    fn resume(&self, py: Python<'_>, link: Option<&str>, to: Option<&str>) -> PyResult<()> {
+        let link: LinkSpec = match link {
+            Some(link) => parse(py, "link", link)?,
+            None => self.plan.link.clone(),
+        };
+        let to = to.or(self.plan.to.as_deref()).map(|to| endpoint(py, to)).transpose()?;
+        let (running, stall) = (self.running.get()?, Duration::from_secs_f64(self.plan.stall));
+        interrupt::run_to_end(py, || {
+            with(running, |running| {
+                let shaper = Shaper::new(&link)?;
+                let (near, far) = streams(&link, stall, Departure::Later, to.as_ref(), &shaper)?;
+                for (stream, (_, connect)) in far.into_iter().zip(running.destination.iter().cycle()) {
+                    connect.send(stream).map_err(|_| Error::link("the destination has given up"))?;
+                }
+                running.migration.resume(|source, missing| source.reconnect(near, missing))?;
+                (running.paused, running.shaper) = (None, shaper);
+                Ok(())
+            })
+        })
+    }
+
+    /// `(pages placed, remote faults, their median and 99th percentile in seconds)`, as the destination said
+    /// last. From any thread.
+    fn faults(&self) -> (u64, u64, f64, f64) {
+        let beat = self.gauge.faults();
+        (beat.placed, beat.faults, beat.median, beat.p99)
     }
 
     /// Asks the session's policy about the last round, and acts. `None` if the policy failed.
@@ -207,9 +273,18 @@ impl Session {
         py.detach(|| with(running, act)).map_err(|error| to_python(py, error))
     }
 
-    /// Ends the run as aborted at its next action. From any thread.
+    /// Ends the run as aborted at its next action; a moment later also where that waits for the peer. From
+    /// any thread.
     fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        if !self.cancelled.swap(true, Ordering::Relaxed) {
+            // Without a thread for it the run still ends, when the peer answers or counts as lost.
+            let _ = self.cutter.cut_soon();
+        }
+    }
+
+    /// Whether the guest was let go, so that it must not run here any more; known once the run is finished.
+    fn let_go(&self) -> bool {
+        self.let_go.load(Ordering::Relaxed)
     }
 
     /// `(bytes, pages)` put on the link so far. From any thread.
@@ -241,7 +316,12 @@ impl Session {
         let error = migration.take_error();
         let (report, source) = migration.finish(self.plan.report());
         let (guest, let_go) = source.into_guest();
-        let arrived = destination.map(JoinHandle::join);
+        self.let_go.store(let_go, Ordering::Relaxed);
+        let arrived = destination.map(|(thread, connect)| {
+            // From here on it waits for no other link.
+            drop(connect);
+            thread.join()
+        });
         drop(shaper);
         let (place, lost) = match (let_go, arrived) {
             (true, Some(Ok(Ok(arrived)))) => (Ok(arrived.guest), None),

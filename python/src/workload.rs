@@ -98,6 +98,10 @@ impl Workload for Callable {
         })
     }
 
+    fn writes_unseen(&self) -> bool {
+        true
+    }
+
     fn check(&self, _ram: &Region) -> Result<()> {
         Ok(())
     }

@@ -17,7 +17,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from switchover import codecs, contents, errors, policies, strategies, stream, trackers, units, workloads
+    from switchover import (
+        codecs,
+        contents,
+        errors,
+        policies,
+        prepaging,
+        strategies,
+        stream,
+        trackers,
+        units,
+        workloads,
+    )
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -35,15 +46,21 @@ if TYPE_CHECKING:
     from switchover.receiver import Receiver
     from switchover.report import Report
     from switchover.round import Round
-    from switchover.strategies import PreCopy, StopAndCopy
+    from switchover.sample import Sample
+    from switchover.simulation import Costs, simulate, simulate_many
+    from switchover.strategies import Hybrid, PostCopy, PreCopy, StopAndCopy
+    from switchover.trace import Trace
 
 __all__ = [
+    "Costs",
     "Decision",
     "Guest",
+    "Hybrid",
     "Link",
     "LinkError",
     "Migration",
     "PolicyError",
+    "PostCopy",
     "PreCopy",
     "Progress",
     "QmpError",
@@ -51,9 +68,11 @@ __all__ = [
     "Receiver",
     "Report",
     "Round",
+    "Sample",
     "StopAndCopy",
     "StreamError",
     "SwitchoverError",
+    "Trace",
     "TrackerUnavailable",
     "UsageError",
     "VerificationError",
@@ -63,6 +82,9 @@ __all__ = [
     "errors",
     "migrate",
     "policies",
+    "prepaging",
+    "simulate",
+    "simulate_many",
     "strategies",
     "stream",
     "trackers",
@@ -80,10 +102,24 @@ _HOMES = {
     "switchover.receiver": ("Receiver",),
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
-    "switchover.strategies": ("PreCopy", "StopAndCopy"),
+    "switchover.sample": ("Sample",),
+    "switchover.simulation": ("Costs", "simulate", "simulate_many"),
+    "switchover.strategies": ("Hybrid", "PostCopy", "PreCopy", "StopAndCopy"),
+    "switchover.trace": ("Trace",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("codecs", "contents", "errors", "policies", "strategies", "stream", "trackers", "units", "workloads")
+_MODULES = (
+    "codecs",
+    "contents",
+    "errors",
+    "policies",
+    "prepaging",
+    "strategies",
+    "stream",
+    "trackers",
+    "units",
+    "workloads",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,11 @@
 (b'', None)
 >>> codec.decode(b"") == bytes(4096)
 True
+
+Names combine: `zero+dedup+delta-zstd` is the chain of three, whose knobs go to each part that has them.
+
+>>> sw.codecs.get("delta-lz4") == sw.codecs.Delta(inner="lz4")
+True
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from switchover import _native
+from switchover.errors import UsageError
 from switchover.part import Part, Registry
 
 if TYPE_CHECKING:
@@ -52,7 +58,27 @@ class Codec(Part):
         self._codec.passed(page)
 
 
-registry = Registry("codec", Codec, __name__)
+class Codecs(Registry[Codec]):
+    """The codecs, with names that combine: `a+b` is a chain, `delta-lz4` a delta whose inner codec is lz4."""
+
+    def get(self, name: str, /, **knobs: object) -> Codec:
+        """The codec called `name`, alone or combined."""
+        if "+" not in name and "-" not in name:
+            return super().get(name, **knobs)
+        parts = [self._part(piece, knobs) for piece in name.split("+")]
+        known = {knob.name for part in parts for knob in part.knobs}
+        if unknown := knobs.keys() - known:
+            raise UsageError(f"{name} has no knob `{min(unknown)}`; there are: {', '.join(sorted(known))}")
+        return parts[0] if len(parts) == 1 else super().get("chain", parts=parts)
+
+    def _part(self, piece: str, knobs: dict[str, object]) -> Codec:
+        outer, _, inner = piece.partition("-")
+        known = {knob.name for knob in super().get(outer).knobs}
+        own = {name: value for name, value in knobs.items() if name in known}
+        return super().get(outer, **own, **({"inner": inner} if inner else {}))
+
+
+registry = Codecs("codec", Codec, __name__)
 get = registry.get
 parse = registry.parse
 names = registry.names

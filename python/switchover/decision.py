@@ -42,8 +42,9 @@ class Decision:
         percent: Of a throttle: the share of their time for which writers are held back.
         blackout: Of a limit: the longest blackout allowed, in seconds.
         bandwidth: Of a limit: bytes per second that may be used; 0 lifts the limit.
-        dirty_rate: Of a limit: bytes per second that each writer may write.
-        write_delay: Of a limit: seconds that each first write to a page is held back.
+        dirty_rate: Of a limit: bytes per second that each writer may dirty, first writes to a page counted;
+            0 lifts the limit.
+        write_delay: Of a limit: seconds that a writer is held at each first write to a page; 0 lifts the limit.
     """
 
     kind: str
@@ -57,7 +58,7 @@ class Decision:
     @classmethod
     def proceed(cls, reason: str = "") -> Decision:
         """Another round."""
-        return cls("proceed", _reason(reason))
+        return cls("proceed", _reason(reason)) if reason else _NOTHING
 
     @classmethod
     def throttle(cls, percent: float, reason: str = "") -> Decision:
@@ -68,14 +69,26 @@ class Decision:
 
     @classmethod
     def limit(
-        cls, blackout: units.Time | None = None, bandwidth: units.Rate | None = None, reason: str = ""
+        cls,
+        blackout: units.Time | None = None,
+        bandwidth: units.Rate | None = None,
+        reason: str = "",
+        *,
+        dirty_rate: units.Rate | None = None,
+        write_delay: units.Time | None = None,
     ) -> Decision:
-        """Allow a blackout, after which a round that fits it is switched over, or a bandwidth."""
+        """Allow a blackout, after which a round that fits it is switched over, or a bandwidth; or hold writers back.
+
+        `dirty_rate` is a quota for each writer, kept as QEMU keeps it: within 25 MiB/s. `write_delay` is slept at
+        each first write to a page since its harvest.
+        """
         return cls(
             "limit",
             _reason(reason),
             blackout=None if blackout is None else units.parse_time(blackout, "blackout"),
             bandwidth=None if bandwidth is None else units.parse_rate(bandwidth, "bandwidth"),
+            dirty_rate=None if dirty_rate is None else units.parse_rate(dirty_rate, "dirty_rate"),
+            write_delay=None if write_delay is None else units.parse_time(write_delay, "write_delay"),
         )
 
     @classmethod
@@ -116,7 +129,7 @@ class Decision:
 
     def to_json(self) -> str:
         """As JSON text."""
-        return json.dumps(self.to_dict())
+        return _PROCEED if self is _NOTHING else json.dumps(self.to_dict())
 
     def __str__(self) -> str:
         what = {"throttle": f"throttle {self.percent} %"}.get(self.kind, self.kind.replace("_", " "))
@@ -125,3 +138,8 @@ class Decision:
 
 def _reason(reason: str) -> Reason:
     return Reason(text=str(reason))
+
+
+# What most policies answer to most rounds.
+_NOTHING = Decision("proceed")
+_PROCEED = json.dumps(_NOTHING.to_dict())

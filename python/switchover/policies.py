@@ -19,6 +19,17 @@ A policy in Python; mixing it with the core's makes another:
     >>> both = sw.policies.any_of(sw.policies.DowntimeLimit("300ms"), patient)
     >>> both(sw.Round(), []).kind
     'switch_over'
+
+A class with a method `sample(sample) -> Decision | None` is asked inside rounds too: when round 0 begins and every
+100 ms from then on (see [`Sample`][switchover.sample.Sample]). Decisions are acted upon at once.
+
+    >>> class Deadline:
+    ...     def __call__(self, round, history):
+    ...         return sw.Decision.proceed()
+    ...     def sample(self, sample):
+    ...         return sw.Decision.switchover("a minute is over") if sample.elapsed > 60 else None
+    >>> (Deadline() | sw.policies.DowntimeLimit("300ms")).sample(sw.Sample(elapsed=61)).kind
+    'switch_over'
 """
 
 from __future__ import annotations
@@ -32,6 +43,7 @@ from switchover.decision import Decision
 from switchover.errors import PolicyError, UsageError
 from switchover.part import Part, Registry
 from switchover.round import Round
+from switchover.sample import Sample
 
 Judge: TypeAlias = Callable[[Round, list[Round]], Decision]
 """A policy: a part of the core, or any callable of yours."""
@@ -46,14 +58,27 @@ class Policy(Part):
         super().__init__(*args, **given)
         self._asked: _native.Policy | None = None
         self._shown = 0
+        self._decided = False
 
     def __call__(self, round: Round, history: Sequence[Round]) -> Decision:
         """What to do after `round`."""
-        if self._asked is None or round.index == 0 or self._shown > len(history):
-            self._asked, self._shown = _native.Policy(json.dumps(self.spec())), 0
+        asked = self._asked
+        if asked is None or self._shown > len(history) or (round.index == 0 and self._decided):
+            asked = self._begin()
         earlier = [seen.to_json() for seen in history[self._shown :]]
-        self._shown = len(history)
-        return Decision.from_dict(json.loads(self._asked.decide(round.to_json(), earlier)))
+        self._shown, self._decided = len(history), True
+        return Decision.from_dict(json.loads(asked.decide(round.to_json(), earlier)))
+
+    def sample(self, sample: Sample) -> Decision | None:
+        """What to do in the middle of a round, if anything. A new run is begun by a sample at its very start."""
+        asked = self._asked
+        if asked is None or (sample.round == 0 and sample.sent_bytes == 0):
+            asked = self._begin()
+        return _decision(asked.sample(sample.to_json()))
+
+    def _begin(self) -> _native.Policy:
+        self._asked, self._shown, self._decided = _native.Policy(json.dumps(self.spec())), 0, False
+        return self._asked
 
     def __or__(self, other: Judge) -> Judge:
         return any_of(self, other)
@@ -62,7 +87,7 @@ class Policy(Part):
         return any_of(other, self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_given": self._given, "_asked": None, "_shown": 0}
+        return {"_given": self._given, "_asked": None, "_shown": 0, "_decided": False}
 
     def __repr__(self) -> str:
         if self.name != "any-of":
@@ -81,6 +106,12 @@ class First:
         decisions = [policy(round, history) for policy in self.policies]
         return next((decision for decision in decisions if decision.fires), Decision.proceed())
 
+    def sample(self, sample: Sample) -> Decision | None:
+        """What to do in the middle of a round: all that take samples are asked."""
+        samplers = [sampler for policy in self.policies if (sampler := sampler_of(policy)) is not None]
+        decisions = [sampler(sample) for sampler in samplers]
+        return next((decision for decision in decisions if decision is not None and decision.fires), None)
+
     def __or__(self, other: Judge) -> Judge:
         return any_of(*self.policies, other)
 
@@ -92,7 +123,9 @@ class First:
 
 
 def any_of(*policies: Judge) -> Judge:
-    """The policy that does what the first of `policies` does that fires."""
+    """The policy that does what the first of `policies` does that fires; of a single one, that one."""
+    if len(policies) == 1:
+        return policies[0]
     if not all(isinstance(policy, Policy) for policy in policies):
         return First(policies)
     specs = [spec_of(policy) for policy in policies]
@@ -106,15 +139,35 @@ class Adapter:
     def __init__(self, policy: Judge) -> None:
         self._policy = policy
         self._history: list[Round] = []
+        self._sampler = sampler_of(policy)
+        self.samples = self._sampler is not None
 
     def __call__(self, text: str) -> str:
         """Asks the policy."""
         seen = Round.from_json(text)
         decision = self._policy(seen, list(self._history))
         self._history.append(seen)
+        return self._checked(decision).to_json()
+
+    def sample(self, text: str) -> str | None:
+        """Shows the policy how the copy stands, if it wants to know."""
+        decision = None if self._sampler is None else self._sampler(Sample.from_json(text))
+        return None if decision is None else self._checked(decision).to_json()
+
+    def _checked(self, decision: object) -> Decision:
         if not isinstance(decision, Decision):
             raise PolicyError(f"the policy {label(self._policy)} returned {decision!r}, which is no Decision")
-        return decision.to_json()
+        return decision
+
+
+def _decision(text: str | None) -> Decision | None:
+    return None if text is None else Decision.from_dict(json.loads(text))
+
+
+def sampler_of(policy: Judge) -> Callable[[Sample], Decision | None] | None:
+    """A policy's method `sample`, if it has one."""
+    sampler: Callable[[Sample], Decision | None] | None = getattr(policy, "sample", None)
+    return sampler if callable(sampler) else None
 
 
 def to_native(policy: Judge) -> str | Adapter:

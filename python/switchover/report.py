@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from functools import cached_property
@@ -12,6 +13,8 @@ from switchover.errors import SwitchoverError, UsageError
 from switchover.round import Round
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -116,15 +119,96 @@ class Report:
 
     @property
     def guest_cost(self) -> dict[str, float | None]:
-        """How the guest fared: operations a second `before`, `during` and `after`, `slowdown`, `write_rate`."""
+        """How the guest fared.
+
+        Operations a second of its own counting `before`, `during` the live rounds and `after`, at the destination
+        (`None` where it was not watched there: `cool_down` 0, or a run that did not complete); `slowdown`, which is
+        1 - during / before; `write_rate`, bytes written a second before; `held_time`, the seconds for which a
+        writer was held back by a throttle, a quota or a delay, as the mean of all.
+        """
         cost: dict[str, float | None] = self.data["guest_cost"]
         return cost
+
+    @property
+    def faults(self) -> dict[str, Any] | None:
+        """Remote faults where execution moved ahead of memory, as the destination saw them; `None` elsewhere.
+
+        Counts of pages: `asked_pages`, `pushed_pages` (never asked for: faults avoided, at most),
+        `overtaken_pages` (asked for, and pushed before the answer), `sent_twice`, `filled_pages`. Distributions
+        of seconds: `request`, `transfer`, `placement` and their `total`, each with `count`, `mean`, `least`,
+        `p50`, `p90`, `p99`, `p999`, `most` and `buckets`.
+        """
+        faults: dict[str, Any] | None = self.data.get("faults")
+        return faults
+
+    def fault_histogram(self, part: str = "total", width: int = 40) -> str:
+        """The latency of remote faults as bars, in QEMU's buckets of 2^N to 2^(N+1) us.
+
+        Args:
+            part: `request`, `transfer`, `placement` or `total`.
+            width: Characters of the longest bar.
+        """
+        if self.faults is None:
+            return "no remote faults: execution moved with the last of memory"
+        if part not in ("request", "transfer", "placement", "total"):
+            raise UsageError(f"part must be request, transfer, placement or total, not {part!r}")
+        buckets = self.faults[part]["buckets"]
+        most = max([1, *buckets])
+        return "\n".join(
+            f"{1 << n:>10} us {count:>8} {'#' * math.ceil(width * count / most)}" for n, count in enumerate(buckets)
+        )
+
+    @property
+    def brownout(self) -> dict[str, float | None] | None:
+        """What the guest lost while it ran: less than 95 % of its speed before the migration is a brownout.
+
+        `time` is how long it lasted and `loss` the work lost in it, both in seconds: the loss is the integral of
+        1 - performance. `at_source` and `at_destination` are its parts; the latter is `None` where the guest was not
+        watched there. Measured by intervals of about 100 ms, which `progress` has. `None` where the speed before is
+        not known.
+        """
+        brownout: dict[str, float | None] | None = self.data.get("brownout")
+        return brownout
+
+    @property
+    def effective_downtime(self) -> float | None:
+        """Brownout loss + blackout, in seconds: the number that compares strategies fairly.
+
+        `None` for a run without a blackout, or where the speed before is not known.
+        """
+        value = self.data.get("effective_downtime")
+        return None if value is None else float(value)
+
+    @cached_property
+    def progress(self) -> NDArray[np.void]:
+        """The guest's progress, as a structured array; a row about every 100 ms.
+
+        `time` in seconds since the start; `operations` finished by then; the `throttle` set then, in percent; and
+        whether it ran `at_destination`.
+        """
+        import numpy as np
+
+        dtype = [("time", "f8"), ("operations", "i8"), ("throttle", "f8"), ("at_destination", "?")]
+        points = self.data.get("progress", [])
+        rows = [(p["time"], p["operations"], p["throttle"], p["place"] == "destination") for p in points]
+        return np.array(rows, dtype=dtype)
 
     @property
     def tracking(self) -> dict[str, Any]:
         """What tracking cost: the tracker's name, ns a first write, us to scan a GiB, seconds in all."""
         tracking: dict[str, Any] = self.data["tracking"]
         return tracking
+
+    @property
+    def coding(self) -> dict[str, Any] | None:
+        """What the codec did and cost; `None` where pages went as they are.
+
+        `encode_seconds` and `decode_seconds` of processor time, `cache_bytes` and `hit_rate` of earlier versions kept,
+        and a row for each of the `rounds`: pages and bytes by kind, hits and misses, and the `choices` of an adaptive
+        codec as pages by candidate.
+        """
+        coding: dict[str, Any] | None = self.data.get("coding")
+        return coding
 
     def raise_for_outcome(self) -> None:
         """Raises what went wrong unless the run completed: the error itself, or one with the reason."""
@@ -177,11 +261,28 @@ class Report:
             lines.append(f"{name}  {units.format_time(row.duration):>9}  {sizes}  {'#' * sent}{'.' * left}")
         return "\n".join([*lines, "* sent in the blackout"])
 
+    def pace_chart(self, width: int = 48) -> str:
+        """The guest's speed over time as bars of text, as shares of its speed before, and the throttle set.
+
+        At most 40 lines: each is the mean of some intervals of about 100 ms. Empty where nothing is known.
+        """
+        rows = list(_speeds(self.progress, self.guest_cost.get("before")))
+        if not rows:
+            return ""
+        most = max(1.0, *(speed for _, speed, _, _ in rows))
+        lines = ["    time  speed  throttle"]
+        for time, speed, throttle, there in rows:
+            bar = "#" * math.ceil(width * speed / most)
+            mark = "*" if there else " "
+            lines.append(f"{time:7.2f}s{mark} {speed:4.0%}  {throttle:5.0f} %  {bar}")
+        return "\n".join([*lines, "* at the destination"])
+
     def plot(self) -> None:
-        """Shows the chart on the terminal."""
+        """Shows the charts on the terminal: the rounds, and the guest's speed and throttle over time."""
         from rich.console import Console
 
-        Console().print(self.chart(), markup=False, highlight=False)
+        charts = [chart for chart in (self.chart(), self.pace_chart()) if chart]
+        Console().print("\n\n".join(charts), markup=False, highlight=False)
 
     def summary(self) -> str:
         """The figures for people, a line each."""
@@ -193,9 +294,24 @@ class Report:
             f"{units.format_time(self.sender_pause)})",
             "sent": f"{units.format_size(self.sent_bytes)} of {units.format_size(self.memory_bytes)} memory"
             f" in {len(self.data['rounds'])} rounds at {units.format_rate(self.throughput)}",
+            "brownout": self._costs(),
             "verified": verified,
         }
+        if self.faults is not None:
+            lines["faults"] = _fault_line(self.faults)
+        if self.coding is not None:
+            lines["encoded"] = coded(self.coding)
         return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
+
+    def _costs(self) -> str:
+        if self.brownout is None:
+            return "unknown: nothing is known of the guest's speed before"
+        told = f"{units.format_time(self.brownout['loss'])} of work lost"
+        if self.brownout["at_destination"] is None:
+            told += ", the destination not observed"
+        if self.effective_downtime is not None:
+            told += f"; effective downtime {units.format_time(self.effective_downtime)}"
+        return told
 
     def __str__(self) -> str:
         return self.summary()
@@ -210,6 +326,52 @@ class Report:
         return isinstance(other, Report) and self.data == other.data
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _fault_line(faults: dict[str, Any]) -> str:
+    total = faults["total"]
+    return (
+        f"{faults['asked_pages']} pages asked for, {faults['pushed_pages']} pushed; latency median "
+        f"{units.format_time(total['p50'])}, 99 % {units.format_time(total['p99'])}"
+    )
+
+
+def _speeds(
+    points: NDArray[np.void], before: float | None, most: int = 40
+) -> Iterator[tuple[float, float, float, bool]]:
+    """Time, share of the speed before, throttle and place of at most `most` intervals."""
+    if not before or len(points) < 2:
+        return
+    step = math.ceil(len(points) / most)
+    for there in (False, True):
+        edges = [point for point in points if point["at_destination"] == there]
+        edges = [*edges[:-1:step], *edges[-1:]]
+        for one, other in itertools.pairwise(edges):
+            seconds = float(other["time"] - one["time"])
+            if seconds > 0:
+                rate = float(other["operations"] - one["operations"]) / seconds
+                yield float(one["time"]), rate / before, float(one["throttle"]), there
+
+
+def coded(coding: dict[str, Any]) -> str:
+    """What a codec did, for people: one line."""
+    total = {name: sum(row[f"{name}_pages"] for row in coding["rounds"]) for name in ("zero", "encoded", "raw")}
+    size = sum(row["encoded_bytes"] for row in coding["rounds"])
+    each = f" at {size / total['encoded']:.0f} bytes a page" if total["encoded"] else ""
+    parts = [
+        f"{total['encoded']} pages{each}, {total['raw']} raw, {total['zero']} zero",
+        f"{units.format_time(coding['encode_seconds'])} of processor time to encode",
+    ]
+    if coding["decode_seconds"] is not None:
+        parts.append(f"{units.format_time(coding['decode_seconds'])} to decode")
+    if coding["hit_rate"] is not None:
+        parts.append(f"{coding['hit_rate']:.0%} of earlier versions at hand")
+    chosen: dict[str, int] = {}
+    for row in coding["rounds"]:
+        for name, pages in row["choices"].items():
+            chosen[name] = chosen.get(name, 0) + pages
+    by_pages = sorted(chosen.items(), key=lambda item: -item[1])
+    return "; ".join([*parts, *([", ".join(f"{name} {pages}" for name, pages in by_pages)] if by_pages else [])])
 
 
 _NEEDED = ("outcome", "reason", "total_time", "blackout", "guest_gap", "sender_pause", "verified", "sent_bytes")

@@ -58,9 +58,10 @@ class Round:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Round:
         """Out of JSON, which has no infinity and writes null. What a later version added is left out."""
-        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        infinite = known.get("expected_blackout", 0.0) is None
-        return cls(**known | ({"expected_blackout": math.inf} if infinite else {}))
+        known = {name: data[name] for name in _NAMES if name in data}
+        if known.get("expected_blackout", 0.0) is None:
+            known["expected_blackout"] = math.inf
+        return cls(**known)
 
     @classmethod
     def from_json(cls, text: str) -> Round:
@@ -73,3 +74,6 @@ class Round:
         if math.isinf(self.expected_blackout):
             data["expected_blackout"] = None
         return json.dumps(data)
+
+
+_NAMES = tuple(field.name for field in fields(Round))

@@ -1,8 +1,10 @@
 """Strategies: how memory moves.
 
 >>> import switchover as sw
->>> sw.PreCopy(clear="late", codec="zero")
-PreCopy(clear='late', codec='zero')
+>>> sw.PreCopy(clear="late", codec="xbzrle")
+PreCopy(clear='late', codec='xbzrle')
+>>> sw.PreCopy(codec="zero+delta-zstd:level=3").codec
+Chain(parts=[{'name': 'zero'}, {'name': 'delta', 'level': 3, 'inner': 'zstd'}])
 """
 
 from __future__ import annotations
@@ -11,18 +13,17 @@ import inspect
 from typing import TYPE_CHECKING
 
 from switchover import codecs
-from switchover.errors import UsageError
 from switchover.part import Knob, Part, Registry
 
 if TYPE_CHECKING:
     from typing import Self
 
-CARRIED = ("raw", "zero")
-"""The codecs that the memory world carries."""
-
 
 class Strategy(Part):
-    """How memory moves. With its knobs comes `codec`: how the pages are encoded."""
+    """How memory moves. With its knobs comes `codec`: how the pages are encoded.
+
+    `raw` sends pages as they are, `zero` names those of zeros; so do all others, and encode the rest.
+    """
 
     kind = "strategy"
 
@@ -30,10 +31,6 @@ class Strategy(Part):
         super().__init__(*args, **given)
         self._named = codec is not None
         self._codec = codecs.registry.of("zero" if codec is None else codec)
-        if self._codec.name not in CARRIED:
-            raise UsageError(
-                f"{type(self).__name__}: the codec {self._codec.name!r} cannot be sent; these can: {', '.join(CARRIED)}"
-            )
 
     @property
     def codec(self) -> codecs.Codec:
@@ -54,7 +51,8 @@ class Strategy(Part):
         if not self._named:
             return super().__repr__()
         inner = super().__repr__().removesuffix(")")
-        return f"{inner}{'' if inner.endswith('(') else ', '}codec={self._codec.name!r})"
+        codec = repr(self._codec) if self._codec.spec().keys() - {"name"} else repr(self._codec.name)
+        return f"{inner}{'' if inner.endswith('(') else ', '}codec={codec})"
 
     def __eq__(self, other: object) -> bool:
         return super().__eq__(other) and isinstance(other, Strategy) and self._codec == other._codec

@@ -20,6 +20,7 @@ from switchover.decision import Decision
 from switchover.errors import StreamError, UsageError
 from switchover.guest import Guest
 from switchover.round import Round
+from switchover.sample import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,6 +235,17 @@ class PolicyTestCase:
         """No clock, no unseeded random number: a run can be replayed."""
         for rounds in self.runs():
             assert self._decide(rounds) == self._decide(rounds)
+
+    def test_samples_are_answered_with_a_decision_or_nothing(self) -> None:
+        """Of a policy that takes them: before round 0 has ended, without a bandwidth, with nothing left."""
+        sampler = getattr(self.make(), "sample", None)
+        if sampler is None:
+            return
+        memory = 1 << 30
+        for elapsed, bandwidth, left in ((0.0, 0.0, memory), (0.1, 1e8, memory), (1e6, 1e8, 0), (1e6, 0.0, 1)):
+            seen = Sample(0, elapsed, bandwidth, left, int(elapsed * bandwidth), memory)
+            decision = sampler(seen)
+            assert decision is None or isinstance(decision, Decision)
 
     def test_the_history_is_left_alone(self) -> None:
         """It belongs to whoever asks."""

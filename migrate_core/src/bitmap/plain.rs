@@ -172,29 +172,36 @@ impl Bitmap {
 
     /// The first set page at or after `page`.
     pub fn first_from(&self, page: u64) -> Option<u64> {
-        let word = (page / WORD) as usize;
-        match self.words.get(word)? & !0 << (page % WORD) {
-            0 => self.first_in_words(word + 1..(word + 1).next_multiple_of(GROUP_WORDS)),
-            set => return Some(lowest(word, set)),
-        }
-        .or_else(|| {
-            let group = self.next_group(word / GROUP_WORDS + 1)?;
-            self.first_in_words(group * GROUP_WORDS..(group + 1) * GROUP_WORDS)
-        })
+        self.first_in(page..self.pages)
     }
 
-    /// The first page at or after `page` that is not set; the end or later if there is none.
-    pub(super) fn first_clear_from(&self, page: u64) -> u64 {
-        let word = (page / WORD) as usize;
-        let past_end = self.words.len() as u64 * WORD;
-        match self.words.get(word).map_or(0, |set| !set & !0 << (page % WORD)) {
+    /// The first set page of a range. No word beyond the range is looked at: a chunk of a large guest must
+    /// not cost a scan of its whole bitmap.
+    pub(super) fn first_in(&self, pages: Range<u64>) -> Option<u64> {
+        let word = (pages.start / WORD) as usize;
+        let first = match self.words.get(word)? & !0 << (pages.start % WORD) {
+            0 => self.first_in_words(word + 1..(word + 1).next_multiple_of(GROUP_WORDS)).or_else(|| {
+                let end = words_for(groups_for(pages.end.min(self.pages)) as u64);
+                let group = self.next_group(word / GROUP_WORDS + 1, end)?;
+                self.first_in_words(group * GROUP_WORDS..(group + 1) * GROUP_WORDS)
+            }),
+            set => Some(lowest(word, set)),
+        };
+        first.filter(|first| *first < pages.end)
+    }
+
+    /// The first page of a range that is not set, or its end.
+    pub(super) fn first_clear_in(&self, pages: Range<u64>) -> u64 {
+        let word = (pages.start / WORD) as usize;
+        match self.words.get(word).map_or(0, |set| !set & !0 << (pages.start % WORD)) {
             0 => {
-                let rest = self.words.iter().enumerate().skip(word + 1);
-                rest.map(|(word, set)| (word, !set)).find(|(_, clear)| *clear != 0)
+                let words =
+                    self.words.iter().enumerate().take(pages.end.div_ceil(WORD) as usize).skip(word + 1);
+                words.map(|(word, set)| (word, !set)).find(|(_, clear)| *clear != 0)
             }
             clear => Some((word, clear)),
         }
-        .map_or(past_end, |(word, clear)| lowest(word, clear))
+        .map_or(pages.end, |(word, clear)| lowest(word, clear).min(pages.end))
     }
 
     /// The words of a group, fewer than eight only in the last.
@@ -264,12 +271,12 @@ impl Bitmap {
             .masks(|index, mask| bits(self.summary[index] & mask).for_each(|bit| see(number(index, bit))));
     }
 
-    /// The first group from `group` on that holds any page.
-    fn next_group(&self, group: usize) -> Option<usize> {
+    /// The first group from `group` on that holds any page, looked for before word `end` of the summary.
+    fn next_group(&self, group: usize, end: usize) -> Option<usize> {
         let index = group / WORD as usize;
         match self.summary.get(index)? & !0 << (group % WORD as usize) {
             0 => {
-                let rest = self.summary.iter().enumerate().skip(index + 1);
+                let rest = self.summary.iter().enumerate().take(end).skip(index + 1);
                 rest.map(|(index, groups)| (index, *groups)).find(|(_, groups)| *groups != 0)
             }
             groups => Some((index, groups)),

@@ -20,8 +20,8 @@ impl Iterator for Runs<'_> {
     type Item = Run;
 
     fn next(&mut self) -> Option<Run> {
-        let first = self.bitmap.first_from(self.at).filter(|first| *first < self.end)?;
-        self.at = self.bitmap.first_clear_from(first).min(self.end);
+        let first = self.bitmap.first_in(self.at..self.end)?;
+        self.at = self.bitmap.first_clear_in(first..self.end);
         Some(Run { first, pages: self.at - first })
     }
 }

@@ -10,22 +10,25 @@ pub const HEAD: usize = 2;
 const EACH: u8 = 0;
 const TOGETHER: u8 = 1;
 
-/// Encodes page by page.
+/// Encodes page by page; how many pages are raw.
 pub fn encode_each<C: Codec + ?Sized>(
     codec: &mut C,
     pages: &[Page],
     bases: &[Option<&Page>],
     out: &mut Vec<u8>,
-) {
+) -> usize {
+    let mut raw = 0;
     for (page, base) in pages.iter().zip(bases) {
         let at = out.len();
         out.extend([0; HEAD]);
         if codec.encode(page, *base, out) == Encoded::Raw {
             out.extend_from_slice(page);
+            raw += 1;
         }
         let length = (out.len() - at - HEAD) as u16;
         out[at..at + HEAD].copy_from_slice(&length.to_be_bytes());
     }
+    raw
 }
 
 /// Decodes what [`encode_each`] wrote.
@@ -80,13 +83,14 @@ pub fn encode_together<C: Codec + ?Sized>(
     bases: &[Option<&Page>],
     out: &mut Vec<u8>,
     compress: impl FnOnce(&mut C, &[u8], &mut Vec<u8>) -> Encoded,
-) {
+) -> usize {
     let at = out.len();
     out.push(TOGETHER);
-    if compress(codec, pages.as_flattened(), out) == Encoded::Raw {
-        out[at] = EACH;
-        encode_each(codec, pages, bases, out);
+    if compress(codec, pages.as_flattened(), out) == Encoded::Shorter {
+        return 0;
     }
+    out[at] = EACH;
+    encode_each(codec, pages, bases, out)
 }
 
 /// Decodes what [`encode_together`] wrote.

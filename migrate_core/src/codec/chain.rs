@@ -97,6 +97,14 @@ impl Codec for ChainCodec {
         self.parts.iter().any(|part| part.needs_base())
     }
 
+    fn cache(&self) -> u64 {
+        self.parts.iter().map(|part| part.cache()).max().unwrap_or(0)
+    }
+
+    fn window(&self) -> u64 {
+        self.parts.iter().map(|part| part.window()).sum()
+    }
+
     fn ordered(&self) -> bool {
         self.parts.iter().any(|part| part.ordered())
     }
@@ -134,32 +142,44 @@ impl Codec for ChainCodec {
         self.parts.iter_mut().for_each(|part| part.reset());
     }
 
-    /// What each part has learnt, after its length in four bytes.
     fn train(&mut self, sample: &[Page]) -> Result<Vec<u8>> {
-        let mut all = Vec::new();
-        for part in &mut self.parts {
-            let learnt = part.train(sample)?;
-            all.extend((learnt.len() as u32).to_be_bytes());
-            all.extend(learnt);
-        }
-        Ok(all)
+        train(&mut self.parts, sample)
     }
 
     fn adopt(&mut self, learnt: &[u8]) -> Result<()> {
-        let mut at = 0;
-        for part in &mut self.parts {
-            let wrong = |what: &str| Error::stream(at as u64, what);
-            let (head, rest) =
-                learnt[at..].split_first_chunk().ok_or_else(|| wrong("learning ends early"))?;
-            let length = u32::from_be_bytes(*head) as usize;
-            let own = rest.get(..length).ok_or_else(|| wrong("a part's learning ends early"))?;
-            part.adopt(own).map_err(|e| further(e, at + head.len()))?;
-            at += head.len() + length;
-        }
-        match learnt.len() - at {
-            0 => Ok(()),
-            rest => Err(Error::stream(at as u64, format!("{rest} bytes after the last part's learning"))),
-        }
+        adopt(&mut self.parts, learnt)
+    }
+}
+
+/// What each part has learnt, after its length in four bytes.
+pub(super) fn train(parts: &mut [Box<dyn Codec>], sample: &[Page]) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    for part in parts {
+        let learnt = part.train(sample)?;
+        all.extend((learnt.len() as u32).to_be_bytes());
+        all.extend(learnt);
+    }
+    // Lengths of nothing are nothing to send.
+    Ok(if all.iter().all(|byte| *byte == 0) { Vec::new() } else { all })
+}
+
+/// Hands each part what it has learnt.
+pub(super) fn adopt(parts: &mut [Box<dyn Codec>], learnt: &[u8]) -> Result<()> {
+    if learnt.is_empty() {
+        return Ok(());
+    }
+    let mut at = 0;
+    for part in parts {
+        let wrong = |what: &str| Error::stream(at as u64, what);
+        let (head, rest) = learnt[at..].split_first_chunk().ok_or_else(|| wrong("learning ends early"))?;
+        let length = u32::from_be_bytes(*head) as usize;
+        let own = rest.get(..length).ok_or_else(|| wrong("a part's learning ends early"))?;
+        part.adopt(own).map_err(|e| further(e, at + head.len()))?;
+        at += head.len() + length;
+    }
+    match learnt.len() - at {
+        0 => Ok(()),
+        rest => Err(Error::stream(at as u64, format!("{rest} bytes after the last part's learning"))),
     }
 }
 

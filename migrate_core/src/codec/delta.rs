@@ -13,6 +13,8 @@ crate::knobs! {
         inner: String [Text] = "zstd",
         /// Effort of zstd; negative levels are faster than 1.
         level: i64 [Count, -100.0..=22.0] = 1,
+        /// Memory that a migration's source takes for the versions sent last.
+        cache: u64 [Bytes, 65536.0..=1099511627776.0] = 67108864,
     }
 }
 
@@ -27,6 +29,7 @@ pub struct DeltaCodec {
     inner: Inner,
     /// The last difference: a place to work in, filled anew for each page.
     difference: Box<Page>,
+    cache: u64,
 }
 
 impl Code for Delta {
@@ -37,7 +40,7 @@ impl Code for Delta {
             "lz4" => Inner::Lz4(Lz4 {}.build()?),
             other => return Err(Error::usage(format!("Delta: inner must be zstd or lz4, not {other}"))),
         };
-        Ok(DeltaCodec { inner, difference: Box::new([0; size_of::<Page>()]) })
+        Ok(DeltaCodec { inner, difference: Box::new([0; size_of::<Page>()]), cache: self.cache })
     }
 }
 
@@ -52,6 +55,10 @@ impl Codec for DeltaCodec {
 
     fn needs_base(&self) -> bool {
         true
+    }
+
+    fn cache(&self) -> u64 {
+        self.cache
     }
 
     fn encode(&mut self, page: &Page, base: Option<&Page>, out: &mut Vec<u8>) -> Encoded {

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::guest::PAGE;
 use crate::knobs::{Entry, Given, Knobs, Registry, Spec};
 
+mod adaptive;
 mod batch;
 pub mod cache;
 mod chain;
@@ -38,6 +39,8 @@ pub mod xbzrle;
 mod zero;
 mod zstd;
 
+pub use adaptive::Adaptive;
+pub use batch::further;
 pub use chain::Chain;
 pub use dedup::Dedup;
 pub use delta::Delta;
@@ -60,6 +63,7 @@ pub static CODECS: Registry<Make> = Registry {
         entry::<Delta>("delta"),
         entry::<Dedup>("dedup"),
         entry::<Chain>("chain"),
+        entry::<Adaptive>("adaptive"),
     ],
 };
 
@@ -83,6 +87,16 @@ pub trait Codec: Send {
     /// Whether it gains from a base, so that versions of sent pages are worth keeping.
     fn needs_base(&self) -> bool {
         false
+    }
+
+    /// Bytes that the source may take for versions of sent pages, where it [needs a base](Codec::needs_base).
+    fn cache(&self) -> u64 {
+        0
+    }
+
+    /// Bytes of pages before that each side may come to hold; see [`ordered`](Codec::ordered).
+    fn window(&self) -> u64 {
+        0
     }
 
     /// Whether encodings refer to pages before, which sets the order in which they are decoded.
@@ -123,9 +137,23 @@ pub trait Codec: Send {
     }
 
     /// Appends the encoding of pages that travel together, at most [`batch_bound`] bytes. `bases` has one for
-    /// each page.
-    fn encode_batch(&mut self, pages: &[Page], bases: &[Option<&Page>], out: &mut Vec<u8>) {
-        batch::encode_each(self, pages, bases, out);
+    /// each page. The answer is how many of the pages are raw in it.
+    fn encode_batch(&mut self, pages: &[Page], bases: &[Option<&Page>], out: &mut Vec<u8>) -> usize {
+        batch::encode_each(self, pages, bases, out)
+    }
+
+    /// Told before each batch how the link stands, for codecs that go by it.
+    fn told(&mut self, _drain: Drain) {}
+
+    /// Whether the next batch, of `pages` pages of which `first` is one, is better sent as it is, without being copied and
+    /// without a base for later: where that costs more than any encoding gains.
+    fn stands_aside(&mut self, _first: &Page, _pages: usize) -> bool {
+        false
+    }
+
+    /// The codecs that it chose among, each with the pages that it got since the beginning.
+    fn choices(&self) -> Vec<(String, u64)> {
+        Vec::new()
     }
 
     /// Restores the pages of a batch, as many as were encoded; hostile input as in [`decode`](Codec::decode).
@@ -134,9 +162,19 @@ pub trait Codec: Send {
     }
 }
 
+/// How the link stands between the encoder and the other side.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Drain {
+    /// Seconds until all that is encoded has been sent, at the pace of late. While this is more than an encoding
+    /// takes, the link is the bottleneck and time to encode costs nothing; at 0 the link waits for the encoder.
+    pub backlog: f64,
+    /// Seconds that sending a byte takes.
+    pub per_byte: f64,
+}
+
 /// Most bytes of an encoded batch of `pages` pages.
 pub fn batch_bound(pages: usize) -> usize {
-    pages * (PAGE + batch::HEAD) + 1
+    pages * (PAGE + batch::HEAD + 1) + 64
 }
 
 /// The knobs of a codec, able to make it.

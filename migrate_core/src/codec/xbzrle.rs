@@ -11,19 +11,23 @@ use crate::guest::PAGE;
 
 crate::knobs! {
     /// Runs of bytes changed since the version the destination has, in QEMU's XBZRLE encoding; raw without a base.
-    pub struct Xbzrle {}
+    pub struct Xbzrle {
+        /// Memory that a migration's source takes for the versions sent last; QEMU's `xbzrle-cache-size`.
+        cache: u64 [Bytes, 65536.0..=1099511627776.0] = 67108864,
+    }
 }
 
 /// See [`Xbzrle`].
 pub struct XbzrleCodec {
     kernels: &'static Kernels,
     room: Box<Room>,
+    cache: u64,
 }
 
 impl Code for Xbzrle {
     type Codec = XbzrleCodec;
     fn build(self) -> Result<XbzrleCodec> {
-        Ok(XbzrleCodec { kernels: Kernels::best(), room: Room::new() })
+        Ok(XbzrleCodec { kernels: Kernels::best(), room: Room::new(), cache: self.cache })
     }
 }
 
@@ -34,6 +38,10 @@ impl Codec for XbzrleCodec {
 
     fn needs_base(&self) -> bool {
         true
+    }
+
+    fn cache(&self) -> u64 {
+        self.cache
     }
 
     fn encode(&mut self, page: &Page, base: Option<&Page>, out: &mut Vec<u8>) -> Encoded {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::block::{BlockSpec, RamBlock, PAGE};
+use super::first_writes::FirstWrites;
 use crate::bitmap::{DirtyBitmap, Run};
 use crate::error::{Error, Result};
 
@@ -21,6 +22,7 @@ pub struct GuestMemory {
     blocks: Vec<RamBlock>,
     pages: u64,
     write_log: OnceLock<DirtyBitmap>,
+    first_writes: FirstWrites,
     /// VMs whose vCPUs write here: a VM keeps its memory, and not the other way round.
     #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
     vms: std::sync::Mutex<Vec<std::sync::Weak<super::kvm::Vm>>>,
@@ -93,6 +95,7 @@ impl GuestMemory {
             blocks,
             pages,
             write_log: OnceLock::new(),
+            first_writes: FirstWrites::default(),
             #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
             vms: std::sync::Mutex::default(),
         })
@@ -214,12 +217,24 @@ impl GuestMemory {
         }
     }
 
-    /// Marks pages in the software log, if there is one, for a writer that goes round
-    /// [`GuestMemory::write`]. Call it after the write.
+    /// Marks pages in the software log, if there is one, and counts first writes if asked, for a writer that
+    /// goes round [`GuestMemory::write`]. Call it after the write.
     pub fn mark(&self, pages: Range<u64>) {
+        self.first_writes.written(pages.clone());
         if let Some(log) = self.write_log.get() {
             log.set_range(pages);
         }
+    }
+
+    /// Begins to count each vCPU's first writes to pages, all of which count as unwritten, or ends it; see
+    /// [`Vcpu::dirtied`](super::Vcpu::dirtied).
+    pub fn count_first_writes(&self, wanted: bool) {
+        self.first_writes.want(wanted, self.pages);
+    }
+
+    /// Takes note of a harvest: the next write to one of `pages` is a first one.
+    pub fn harvested(&self, pages: Range<u64>) {
+        self.first_writes.harvested(pages);
     }
 
     fn copy(&self, offset: u64, len: usize, mut each: impl FnMut(*mut u8, usize, usize)) {

@@ -1,8 +1,12 @@
 //! The guest: RAM blocks, and vCPUs whose workloads write to them in real time.
 
 mod block;
+mod brake;
+#[cfg(test)]
+mod brake_tests;
 mod clock;
 pub mod content;
+mod first_writes;
 mod io;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 pub mod kvm;
@@ -21,10 +25,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use block::{Backing, BlockSpec, HugePages, RamBlock, PAGE};
-pub use clock::monotonic_ns;
+pub use brake::{Brake, MOST_DUTY, SLICE};
+pub use clock::{monotonic_ns, thread_seconds};
 pub use io::{read_pages, write_pages};
 pub use memory::{machine_bytes, GuestMemory, Layout};
 pub use pacing::Pacing;
+pub(crate) use random::scramble;
 pub use region::Region;
 pub use vcpu::{Progress, Vcpu, VcpuState};
 pub use workload::Workload;
@@ -51,6 +57,11 @@ impl GuestSpec {
     /// A guest whose memory is filled with the default content.
     pub fn new(layout: Layout, workloads: Vec<Spec>, seed: u64) -> Self {
         Self { layout, workloads, seed, fill: content::default_fill() }
+    }
+
+    /// The seed of vCPU `index`: distinct streams from one seed, since vCPUs must not write in step.
+    pub fn vcpu_seed(&self, index: u64) -> u64 {
+        self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index)
     }
 }
 
@@ -102,9 +113,7 @@ impl Guest {
         content::fill(&memory, &spec.fill, spec.seed)?;
         let mut workloads = Vec::new();
         for (i, workload) in (0..).zip(&spec.workloads) {
-            // Distinct streams from one seed: vCPUs must not write in step.
-            let seed = spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i);
-            workloads.push(start(workload, seed, &Region::part(&memory, i, parts))?);
+            workloads.push(start(workload, spec.vcpu_seed(i), &Region::part(&memory, i, parts))?);
         }
         Self::with_workloads(memory, workloads)
     }
@@ -149,6 +158,11 @@ impl Guest {
         self.vcpus.iter().for_each(Vcpu::wait_paused);
     }
 
+    /// Holds all vCPUs back alike, until the next call; see [`Vcpu::brake`].
+    pub fn brake(&self, brake: Brake) {
+        self.vcpus.iter().for_each(|vcpu| vcpu.brake(brake));
+    }
+
     /// The execution state of a paused guest.
     pub fn save(&self) -> Result<ExecutionState> {
         Ok(ExecutionState { vcpus: self.vcpus.iter().map(Vcpu::save).collect::<Result<_>>()? })
@@ -161,10 +175,11 @@ impl Guest {
             operations: sum.operations + vcpu.operations,
             running_ns: sum.running_ns.max(vcpu.running_ns),
             last_ran_ns: sum.last_ran_ns.max(vcpu.last_ran_ns),
+            held_ns: sum.held_ns + vcpu.held_ns,
         })
     }
 
-    /// Monotonic clock when the first vCPU ended its first tick after resuming; `None` before that.
+    /// Monotonic clock when the first vCPU began its first tick after resuming; `None` before that.
     pub fn first_ran_ns(&self) -> Option<u64> {
         self.vcpus.iter().filter_map(Vcpu::first_ran_ns).min()
     }

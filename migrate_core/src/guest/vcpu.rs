@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::block::PAGE;
+use super::brake::{Brake, Due};
 use super::clock::monotonic_ns;
+use super::first_writes;
 use super::pacing::Pacing;
 use super::region::Region;
 use super::workload::{Tick, Workload};
@@ -26,6 +29,7 @@ struct Orders {
     wanted: Order,
     /// What the thread has come to: it is `Pause` only between two ticks, with no write under way.
     state: Order,
+    brake: Brake,
 }
 
 /// What one vCPU has done since its guest began, on whatever host.
@@ -39,6 +43,9 @@ pub struct Progress {
     pub running_ns: u64,
     /// Machine's monotonic clock at the end of the last tick.
     pub last_ran_ns: u64,
+    /// Nanoseconds that it slept under a [`Brake`].
+    #[serde(default)]
+    pub held_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -47,8 +54,11 @@ struct Counters {
     operations: AtomicU64,
     running_ns: AtomicU64,
     last_ran_ns: AtomicU64,
-    /// First tick after the last start.
+    /// Beginning of the first tick after the last start.
     first_ran_ns: AtomicU64,
+    held_ns: AtomicU64,
+    /// Bytes of pages written for the first time since their harvest, while that is counted.
+    dirtied: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -91,7 +101,7 @@ impl Vcpu {
     /// A paused vCPU that will run `workload` in `region`, going on from `progress`.
     pub fn new(workload: Box<dyn Workload>, region: Region, progress: Progress) -> Self {
         let shared = Shared {
-            orders: Mutex::new(Orders { wanted: Order::Pause, state: Order::Pause }),
+            orders: Mutex::new(Orders { wanted: Order::Pause, state: Order::Pause, brake: Brake::default() }),
             changed: Condvar::new(),
             counters: Counters::default(),
             crash: Mutex::new(None),
@@ -101,6 +111,7 @@ impl Vcpu {
         shared.counters.operations.store(progress.operations, Relaxed);
         shared.counters.running_ns.store(progress.running_ns, Relaxed);
         shared.counters.last_ran_ns.store(progress.last_ran_ns, Relaxed);
+        shared.counters.held_ns.store(progress.held_ns, Relaxed);
         Self { shared: Arc::new(shared), region, workload: Arc::new(Mutex::new(workload)), thread: None }
     }
 
@@ -140,6 +151,11 @@ impl Vcpu {
         }
     }
 
+    /// Whether it is to run.
+    pub fn is_running(&self) -> bool {
+        lock(&self.shared.orders).wanted == Order::Run
+    }
+
     /// Counts so far.
     pub fn progress(&self) -> Progress {
         let counters = &self.shared.counters;
@@ -148,10 +164,23 @@ impl Vcpu {
             operations: counters.operations.load(Relaxed),
             running_ns: counters.running_ns.load(Relaxed),
             last_ran_ns: counters.last_ran_ns.load(Relaxed),
+            held_ns: counters.held_ns.load(Relaxed),
         }
     }
 
-    /// Monotonic clock at the end of the first tick since the last resume; `None` before it.
+    /// Holds it back, until the next call. A sleep under the brake before ends at once.
+    pub fn brake(&self, brake: Brake) {
+        lock(&self.shared.orders).brake = brake;
+        self.shared.changed.notify_all();
+    }
+
+    /// Bytes of the pages that it wrote for the first time since their harvest, for as long as its memory
+    /// counts them ([`GuestMemory::count_first_writes`](super::GuestMemory::count_first_writes)).
+    pub fn dirtied(&self) -> u64 {
+        self.shared.counters.dirtied.load(Relaxed)
+    }
+
+    /// Monotonic clock at the beginning of the first tick since the last resume; `None` before it.
     pub fn first_ran_ns(&self) -> Option<u64> {
         Some(self.shared.counters.first_ran_ns.load(Relaxed)).filter(|ns| *ns > 0)
     }
@@ -227,8 +256,10 @@ fn run(shared: &Shared, region: &Region, workload: &Mutex<Box<dyn Workload>>) {
 }
 
 fn run_until_stopped(shared: &Shared, region: &Region, workload: &Mutex<Box<dyn Workload>>) -> Result<()> {
+    // What is owed to a brake survives pauses: a tracker may pause the guest at every harvest.
+    let mut due = Due::default();
     while wait_for_run(shared) == Order::Run {
-        run_until_ordered(shared, region, workload)?;
+        run_until_ordered(shared, region, workload, &mut due)?;
     }
     Ok(())
 }
@@ -245,51 +276,141 @@ fn wait_for_run(shared: &Shared) -> Order {
     orders.state
 }
 
-fn run_until_ordered(shared: &Shared, region: &Region, workload: &Mutex<Box<dyn Workload>>) -> Result<()> {
-    let before = Duration::from_nanos(shared.counters.running_ns.load(Relaxed));
-    let started = Instant::now();
-    let mut pacing = Pacing::default();
+/// The time of a vCPU since it was resumed.
+struct Run {
+    started: Instant,
+    /// Run before the resume, in all.
+    before: Duration,
+    /// Of that, held back.
+    held_before: Duration,
+    /// Held back since.
+    held: Duration,
+}
+
+impl Run {
+    fn begin(counters: &Counters) -> Self {
+        Self {
+            started: Instant::now(),
+            before: Duration::from_nanos(counters.running_ns.load(Relaxed)),
+            held_before: Duration::from_nanos(counters.held_ns.load(Relaxed)),
+            held: Duration::ZERO,
+        }
+    }
+
+    fn stamp(&self, counters: &Counters) {
+        counters.held_ns.store((self.held_before + self.held).as_nanos() as u64, Relaxed);
+        counters.stamp(self.before + self.started.elapsed());
+    }
+
+    /// Time since the resume in which it was not held back: that in which writing falls due.
+    fn free(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.held)
+    }
+
+    /// The guest's time.
+    fn now(&self) -> Duration {
+        self.before.saturating_sub(self.held_before) + self.free()
+    }
+}
+
+fn run_until_ordered(
+    shared: &Shared,
+    region: &Region,
+    workload: &Mutex<Box<dyn Workload>>,
+    due: &mut Due,
+) -> Result<()> {
+    let (mut run, mut pacing) = (Run::begin(&shared.counters), Pacing::default());
+    shared.counters.begin();
     loop {
-        let ran = started.elapsed();
-        let wrote = tick(shared, region, &mut **wait_turn(shared, workload), &mut pacing, (before, ran))?;
-        shared.counters.stamp(before + started.elapsed());
-        let wait = pacing.wait(wrote).saturating_sub(started.elapsed().saturating_sub(ran));
-        if ordered_otherwise(shared, wait) {
+        let brake = lock(&shared.orders).brake;
+        if hold(shared, brake, due, &mut run) {
+            // It ran, if only held back, until this order.
+            run.stamp(&shared.counters);
+            return Ok(());
+        }
+        let began = run.free();
+        let done = tick(shared, region, &mut **wait_turn(shared, workload), &mut pacing, (&run, brake))?;
+        run.stamp(&shared.counters);
+        let wait = pacing.wait(done.wrote).saturating_sub(run.free().saturating_sub(began));
+        let ordered = ordered_otherwise(shared, wait);
+        due.ran(brake, run.free().saturating_sub(began), done.first_writes);
+        if ordered {
             // It ran, if only idly, until this order.
-            shared.counters.stamp(before + started.elapsed());
+            run.stamp(&shared.counters);
             return Ok(());
         }
     }
 }
 
-/// Gives the workload what is due; returns the bytes that it wrote. `before` is the time that it had run
-/// before the last resume, `ran` the time since.
+/// Sleeps as long as is due under `brake`, or until there is another brake or order; whether there is
+/// another order.
+fn hold(shared: &Shared, brake: Brake, due: &mut Due, run: &mut Run) -> bool {
+    let (sleep, began) = (due.sleep(), Instant::now());
+    if sleep.is_zero() || brake.is_lifted() {
+        return false;
+    }
+    let mut orders = lock(&shared.orders);
+    while orders.wanted == Order::Run && orders.brake == brake {
+        let left = sleep.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        orders = shared.changed.wait_timeout(orders, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+    let slept = began.elapsed();
+    due.slept(slept);
+    run.held += slept;
+    orders.wanted != Order::Run
+}
+
+/// What a tick came to.
+#[derive(Default)]
+struct Done {
+    /// Bytes.
+    wrote: u64,
+    /// Pages.
+    first_writes: u64,
+}
+
+/// Gives the workload what is due.
 fn tick(
     shared: &Shared,
     region: &Region,
     workload: &mut dyn Workload,
     pacing: &mut Pacing,
-    (before, ran): (Duration, Duration),
-) -> Result<u64> {
-    let now = before + ran;
-    let budget = pacing.budget(workload.rate(now), ran);
+    (run, brake): (&Run, Brake),
+) -> Result<Done> {
+    let now = run.now();
+    let budget = pacing.budget(workload.rate(now), run.free());
     if budget == 0 {
-        return Ok(0);
+        return Ok(Done::default());
     }
+    let budget = budget.min(brake.pages_at_once().saturating_mul(PAGE as u64));
+    let before = first_writes::by_this_thread();
     let work = workload.run(region, Tick { now, budget })?;
+    let first_writes = match workload.writes_unseen() {
+        true => work.written.div_ceil(PAGE as u64),
+        false => first_writes::by_this_thread() - before,
+    };
     pacing.wrote(work.written);
-    shared.counters.written.fetch_add(work.written, Relaxed);
-    shared.counters.operations.fetch_add(work.operations, Relaxed);
-    Ok(work.written)
+    let counters = &shared.counters;
+    counters.written.fetch_add(work.written, Relaxed);
+    counters.operations.fetch_add(work.operations, Relaxed);
+    counters.dirtied.fetch_add(first_writes * PAGE as u64, Relaxed);
+    Ok(Done { wrote: work.written, first_writes })
 }
 
 impl Counters {
+    /// Takes note that the vCPU begins to run. Its first tick may wait for memory, which is no part of the
+    /// time that it ran nowhere.
+    fn begin(&self) {
+        // Only the first tick after a resume finds 0 here.
+        let _ = self.first_ran_ns.compare_exchange(0, monotonic_ns(), Relaxed, Relaxed);
+    }
+
     /// Takes note that the vCPU has run until this moment, `running` in all.
     fn stamp(&self, running: Duration) {
-        let now = monotonic_ns();
-        self.last_ran_ns.store(now, Relaxed);
-        // Only the first stamp after a resume finds 0 here.
-        let _ = self.first_ran_ns.compare_exchange(0, now, Relaxed, Relaxed);
+        self.last_ran_ns.store(monotonic_ns(), Relaxed);
         self.running_ns.store(running.as_nanos() as u64, Relaxed);
     }
 }

@@ -21,6 +21,14 @@ impl Bucket {
         self.idle_from
     }
 
+    /// Puts a burst on the line before those that wait for it; the time at which its last byte has left. The
+    /// others are not put back, but who comes later waits for longer: in the mean no more leaves than the
+    /// rate allows.
+    pub(super) fn overtake(&mut self, now: f64, bytes: usize) -> f64 {
+        self.take(now, bytes);
+        now + bytes as f64 / self.rate
+    }
+
     /// The time at which all bursts taken so far have left.
     pub(super) fn idle_from(&self) -> f64 {
         self.idle_from

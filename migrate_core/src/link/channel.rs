@@ -22,6 +22,8 @@ pub(super) const DIRECTIONS: [usize; 2] = [0, 1];
 pub(super) struct Channel {
     ends: [Stream; 2],
     flows: [Flow; 2],
+    /// Whether its bytes go before those of others.
+    ahead: bool,
     /// The connection broke at one end: an orderly end would be a lie to the other.
     broken: bool,
     reset: Arc<AtomicBool>,
@@ -72,7 +74,17 @@ impl Channel {
     /// A channel between non-blocking sockets: near and far.
     pub(super) fn new(ends: [Stream; 2], reset: Arc<AtomicBool>, spec: &LinkSpec) -> Self {
         let flows = DIRECTIONS.map(|_| Flow::new(window(spec)));
-        Self { ends, flows, broken: false, reset }
+        Self { ends, flows, ahead: false, broken: false, reset }
+    }
+
+    /// The same channel, whose bytes go before those of others.
+    pub(super) fn ahead(mut self) -> Self {
+        self.ahead = true;
+        self
+    }
+
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead
     }
 
     pub(super) fn is_done(&self) -> bool {

@@ -28,6 +28,8 @@ pub(super) struct Pacer {
     jitter: f64,
     random: Pcg64,
     last: f64,
+    /// The same for bursts that overtake.
+    last_ahead: f64,
 }
 
 impl Pacer {
@@ -40,6 +42,7 @@ impl Pacer {
             jitter: spec.jitter,
             random: Pcg64::new(spec.seed.into(), direction as u128),
             last: 0.0,
+            last_ahead: 0.0,
         }
     }
 
@@ -49,6 +52,14 @@ impl Pacer {
         let arrives = left + self.delay + self.jitter * self.random.random::<f64>();
         self.last = self.last.max(arrives);
         self.clock.wall(self.last)
+    }
+
+    /// The same for a burst that goes before what waits in the buffer.
+    pub(super) fn stamp_ahead(&mut self, now: f64, bytes: usize) -> f64 {
+        let left = self.bucket.overtake(self.clock.up(now), bytes);
+        let arrives = left + self.delay + self.jitter * self.random.random::<f64>();
+        self.last_ahead = self.last_ahead.max(arrives);
+        self.clock.wall(self.last_ahead)
     }
 
     /// From when on the buffer before the bottleneck has room for a burst; it may be past.
@@ -92,6 +103,15 @@ mod tests {
         assert_eq!(pacer.room_at(), 1.0 - BUFFER);
         assert!(pacer.room_at() < pacer.refill_at() && pacer.refill_at() < 1.0);
         assert_eq!(pacer.stamp(10.0, 0), 11.0);
+    }
+
+    #[test]
+    fn a_burst_that_overtakes_waits_for_none_and_delays_those_that_come_later() {
+        let spec = LinkSpec { bandwidth: Some(1000.0), rtt: 2.0, ..LinkSpec::default() };
+        let mut pacer = Pacer::new(&spec, 0);
+        assert_eq!(pacer.stamp(0.0, 5000), 6.0);
+        assert_eq!(pacer.stamp_ahead(0.0, 500), 1.5);
+        assert_eq!(pacer.stamp(0.0, 500), 7.0);
     }
 
     #[test]

@@ -61,16 +61,30 @@ impl Relay {
 
     /// Reads a few bursts of direction `d`, a burst a channel in turn, while the link has room.
     fn fill(&mut self, d: usize) {
+        self.fill_ahead(d);
         for _ in 0..READS {
             if self.pacers[d].room_at() > self.shared.now() {
                 return;
             }
-            let ready = |i: usize| self.channels[i].is_ready(d);
+            let ready = |i: usize| self.channels[i].is_ready(d) && !self.channels[i].is_ahead();
             let Some(index) = next_turn(self.turns[d], self.channels.len(), ready) else { return };
             self.turns[d] = index + 1;
             // The time is taken after the read: no byte is older than its stamp, no delay is cut.
             let stamp = |count| self.pacers[d].stamp(self.shared.now(), count);
             self.channels[index].read(d, &mut self.pool, stamp);
+        }
+    }
+
+    /// Reads what goes before all else: it waits for no room.
+    fn fill_ahead(&mut self, d: usize) {
+        for channel in self.channels.iter_mut().filter(|channel| channel.is_ahead()) {
+            for _ in 0..READS {
+                if !channel.is_ready(d) {
+                    break;
+                }
+                let stamp = |count| self.pacers[d].stamp_ahead(self.shared.now(), count);
+                channel.read(d, &mut self.pool, stamp);
+            }
         }
     }
 

@@ -63,6 +63,17 @@ impl Shaper {
     ///
     /// Other handles on `far` must not be used any longer. Without shaping, `far` itself is returned.
     pub fn insert(&self, far: Stream) -> Result<Stream> {
+        self.put_before(far, |channel| channel)
+    }
+
+    /// The same for a channel of few bytes that must not wait: they overtake what other channels have in
+    /// the buffer before the bottleneck, as a sparse flow does where queues are fair (fq_codel, Linux's
+    /// default). They take their share of the bandwidth all the same.
+    pub fn insert_ahead(&self, far: Stream) -> Result<Stream> {
+        self.put_before(far, Channel::ahead)
+    }
+
+    fn put_before(&self, far: Stream, kind: impl FnOnce(Channel) -> Channel) -> Result<Stream> {
         if !self.shared.spec.is_shaped() {
             return Ok(far);
         }
@@ -73,7 +84,7 @@ impl Shaper {
         }
         end.set_nonblocking()?;
         far.set_nonblocking()?;
-        self.add(Channel::new([end, far], reset, &self.shared.spec))?;
+        self.add(kind(Channel::new([end, far], reset, &self.shared.spec)))?;
         Ok(near)
     }
 

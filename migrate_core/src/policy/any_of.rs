@@ -6,6 +6,10 @@ use crate::knobs::Spec;
 
 crate::knobs! {
     /// Asks each policy in turn and does what the first that fires says. All of them see every round.
+    ///
+    /// It ends as its parts do: it always ends if one of them does, and never ends otherwise.
+    ///
+    /// Origin: ours.
     pub struct AnyOf {
         /// The policies, the most important first.
         policies: Vec<Spec> [Parts] = Vec::<Spec>::new(),

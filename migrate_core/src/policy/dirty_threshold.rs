@@ -4,8 +4,11 @@ use super::{Decision, Policy, Reason, Round, Rule};
 use crate::error::Result;
 
 crate::knobs! {
-    /// Switches over at a round count, at few remaining pages, or when too much was sent: the constants of
-    /// Xen's classic tools (29 rounds, 50 pages, 3 x memory), which ask nothing of the link.
+    /// Switches over at a round count, at few remaining pages, or when too much was sent.
+    ///
+    /// It asks nothing of the link, and always ends.
+    ///
+    /// Origin: the constants of Xen's classic tools: 29 rounds, 50 pages, 3 x memory.
     pub struct DirtyThreshold {
         /// Rounds of live copying, round 0 included, after which it switches over.
         rounds: u64 [Count, 1.0..=1e9] = 29,

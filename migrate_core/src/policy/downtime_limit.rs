@@ -4,9 +4,12 @@ use super::{Decision, Policy, Reason, Round, Rule};
 use crate::error::Result;
 
 crate::knobs! {
-    /// Switches over when remaining / bandwidth is at most the limit: QEMU's own rule (migration.c,
-    /// migration_completion; `downtime-limit`, 300 ms). It has no cap on rounds or time: a guest that
-    /// writes faster than the link carries is copied for ever.
+    /// Switches over when remaining / bandwidth is at most the limit.
+    ///
+    /// It has no cap on rounds or time: it never ends for a guest that writes faster than the link carries.
+    ///
+    /// Origin: QEMU's own rule (migration.c, migration_completion; `downtime-limit`, 300 ms), on the world's
+    /// estimate.
     pub struct DowntimeLimit {
         /// Longest blackout to accept, by the estimate.
         limit: f64 [Seconds, 0.0..=2000.0] = 0.3,

@@ -5,10 +5,14 @@ use crate::error::{Error, Result};
 
 crate::knobs! {
     /// Ends the live copy after so many rounds, whatever remains.
+    ///
+    /// It always ends.
+    ///
+    /// Origin: common; a cap beside a rule that has none.
     pub struct MaxRounds {
         /// Rounds of live copying, round 0 included.
         rounds: u64 [Count, 1.0..=1e9] = 30,
-        /// What then: `switchover` or `abort`.
+        /// What then: `switchover`, `postcopy` or `abort`.
         then: String [Text] = "switchover",
     }
 }

@@ -221,8 +221,8 @@ pub enum Act {
         blackout: Option<f64>,
         /// Bytes per second that may be used; 0 lifts the limit.
         bandwidth: Option<f64>,
-        /// Bytes per second that each writer may dirty, first writes to a page counted; 0 lifts the limit. A
-        /// world that cannot hold writers to it answers with an error.
+        /// Bytes per second that each writer may dirty, first writes to a page counted; 0 lifts the limit. The
+        /// memory world keeps it as QEMU does ([`WriterQuota`]). A world that cannot answers with an error.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dirty_rate: Option<f64>,
         /// Seconds that a writer is held at each first write to a page; 0 lifts the limit. A world that

@@ -6,6 +6,10 @@ use crate::error::Result;
 
 crate::knobs! {
     /// Ends the live copy after so long, at the first round's end after it.
+    ///
+    /// It always ends.
+    ///
+    /// Origin: common; managers put such a cap on every migration.
     pub struct TimeLimit {
         /// Time since the migration's start.
         limit: f64 [Seconds, 0.0..=1e9] = 60.0,

@@ -7,7 +7,7 @@ use crate::error::Result;
 crate::knobs! {
     /// Delays each first write to a page once a round would not shrink.
     ///
-    /// A round does not shrink when its dirty rate is at least its send rate, bytes sent over time taken. Then
+    /// A round does not shrink when its dirty rate is at least its send rate, pages sent over time taken. Then
     /// each first write to a page is held up so long that `writers`, together, dirty `share` of the send
     /// rate: with D and T pages per second as they are and as they are to be, the delay grows by
     /// writers x (1 / T - 1 / D), at most to `most_delay`. It never shrinks. What fits the limit is switched
@@ -42,9 +42,10 @@ impl Watch for Stun {
     fn watch(&mut self, now: &Moment) -> Option<Decision> {
         let round = now.round?;
         let page = crate::guest::PAGE as f64;
-        let send_rate = round.sent_bytes as f64 / round.duration;
+        // Pages on both sides: headers, or a codec, would tip the scales.
+        let send_rate = round.sent_pages as f64 * page / round.duration;
         // As much dirtied as sent is no shrinking, also where a division has rounded it down.
-        if round.sent_bytes == 0 || round.dirty_rate < send_rate * (1.0 - 1e-9) {
+        if round.sent_pages == 0 || round.dirty_rate < send_rate * (1.0 - 1e-9) {
             return None;
         }
         let (is, aim) = (round.dirty_rate / page, self.knobs.share * send_rate / page);
@@ -69,7 +70,7 @@ mod tests {
         Round {
             dirty_rate: dirty_pages * 4096.0,
             duration: 0.5,
-            sent_bytes: 500 * 4096,
+            sent_pages: 500,
             expected_blackout: 9.0,
             ..Round::default()
         }

@@ -10,26 +10,40 @@
 //!                                                        └──► Pause ──► Sync ──► Send … Send
 //!                                                                  ──► EndRound ──► SwitchOver ──► Done
 //! ```
+//!
+//! Where execution moves ahead of memory, `Pause` is followed by `Depart ──► Push … Push ──► Complete ──►
+//! Done` instead. The guest's requests for pages are served by the world at once, and told as observations.
 
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::knobs::{Entry, Given, Knobs, Registry, Spec};
 use crate::policy::{Decision, Reason};
 
+mod following;
+mod hybrid;
 mod outgoing;
+mod post_copy;
 mod pre_copy;
+pub mod prepaging;
 mod stop_and_copy;
 #[cfg(test)]
 mod tests;
 
+pub use hybrid::Hybrid;
 pub use outgoing::Outgoing;
+pub use post_copy::PostCopy;
 pub use pre_copy::{Clear, PreCopy};
 pub use stop_and_copy::StopAndCopy;
 
 /// The strategies there are.
 pub static STRATEGIES: Registry<Make> = Registry {
     kind: "strategy",
-    entries: &[entry::<PreCopy>("pre-copy"), entry::<StopAndCopy>("stop-and-copy")],
+    entries: &[
+        entry::<PreCopy>("pre-copy"),
+        entry::<StopAndCopy>("stop-and-copy"),
+        entry::<PostCopy>("post-copy"),
+        entry::<Hybrid>("hybrid"),
+    ],
 };
 
 /// What happens to the dirty bits of a chunk's pages when it is sent.
@@ -91,6 +105,19 @@ pub enum Action {
     /// Move the execution state, have the destination acknowledge, run there. Answered by
     /// [`Observation::SwitchedOver`].
     SwitchOver,
+    /// Move execution ahead of memory: have the destination throw away and wait for `missing`, and run
+    /// there. There is no way back from it. Answered by [`Observation::Departed`].
+    Depart {
+        /// Pages that the destination does not have as they are.
+        missing: Bitmap,
+    },
+    /// Push pages to a guest that runs at the destination. Answered by [`Observation::Asked`].
+    Push(Vec<Run>),
+    /// Push nothing for a moment. Answered by [`Observation::Asked`].
+    Serve,
+    /// Every page is on its way: wait until the destination has them all, and let the source go. Answered by
+    /// [`Observation::Completed`].
+    Complete,
     /// Give up; the guest runs on at the source. Nothing follows.
     Abort(Reason),
     /// The migration is complete. Nothing follows.
@@ -115,6 +142,12 @@ pub enum Observation<'a> {
         /// Pages whose bits were cleared with the chunk's without being sent: still to be sent.
         spilled: &'a Bitmap,
     },
+    /// The same, and the round is to end here: what it has not sent is left to what follows. Told only to
+    /// strategies that can ([`Strategy::cuts_rounds`]).
+    CutShort {
+        /// As with [`Observation::Sent`].
+        spilled: &'a Bitmap,
+    },
     /// The policy's answer to [`Action::EndRound`].
     Decided(&'a Decision),
     /// The guest ran for a moment.
@@ -123,6 +156,33 @@ pub enum Observation<'a> {
     Paused,
     /// The guest runs on the destination.
     SwitchedOver,
+    /// The guest runs on the destination, ahead of its memory.
+    Departed,
+    /// What was asked of the source since the last action, and is on its way.
+    Asked {
+        /// Each page once; in the order in which they were asked for.
+        pages: &'a [u64],
+    },
+    /// The link was lost after [`Action::Depart`], and there is another one: may come in answer to any
+    /// action from then on.
+    Recovered {
+        /// What the destination lacks.
+        missing: &'a Bitmap,
+    },
+    /// The destination has every page.
+    Completed,
+}
+
+/// When execution moves, as against memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Departure {
+    /// With the last of it.
+    #[default]
+    Never,
+    /// Ahead of what is dirty after some rounds.
+    Later,
+    /// Ahead of all of it.
+    First,
 }
 
 /// How memory moves.
@@ -130,6 +190,17 @@ pub trait Strategy: Send {
     /// The answer to what happened. An observation that cannot come here, or a decision that this strategy
     /// cannot carry out, is an error; the guest then goes on where it is.
     fn next(&mut self, seen: Observation<'_>) -> Result<Action>;
+
+    /// Whether it may ask for [`Action::Depart`]: a world makes ready for that before it begins.
+    fn departure(&self) -> Departure {
+        Departure::Never
+    }
+
+    /// Whether a live round can be cut short after a chunk by [`Observation::CutShort`]. Where it cannot, a
+    /// policy's decision in the middle of a round waits for the round's end.
+    fn cuts_rounds(&self) -> bool {
+        false
+    }
 }
 
 /// The knobs of a strategy, able to make it.

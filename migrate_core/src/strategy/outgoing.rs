@@ -53,6 +53,18 @@ impl Outgoing {
         self.cursor = 0;
     }
 
+    /// The set, handed out or not.
+    pub fn pages(&self) -> &Bitmap {
+        &self.pages
+    }
+
+    /// Adds what was not handed out to `rest`, and hands out no more.
+    pub fn leave(&mut self, rest: &mut Bitmap) {
+        let end = self.pages.pages();
+        self.pages.runs_in(self.cursor..end).for_each(|run| rest.set_range(run.range()));
+        self.cursor = end;
+    }
+
     /// How many pages the set has, handed out or not.
     pub fn count(&self) -> u64 {
         self.pages.count()
@@ -78,6 +90,19 @@ mod tests {
                 prop_assert!(runs[runs.len() - 1].end() - runs[0].first <= most * 64);
                 seen.extend(runs.iter().flat_map(|run| run.range()));
             }
+            prop_assert_eq!(seen, set.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn what_is_left_is_what_was_not_handed_out(set in proptest::collection::btree_set(0u64..5000, 0..400), most in 1u64..64, chunks in 0usize..9) {
+            let mut pages = Bitmap::new(5000);
+            set.iter().for_each(|page| pages.set(*page));
+            let (mut outgoing, mut seen) = (Outgoing::new(pages, most), Vec::new());
+            (0..chunks).for_each(|_| seen.extend(outgoing.next_runs().iter().flat_map(|run| run.range())));
+            let mut rest = Bitmap::new(5000);
+            outgoing.leave(&mut rest);
+            prop_assert!(outgoing.next_runs().is_empty());
+            seen.extend(rest.runs().flat_map(|run| run.range()));
             prop_assert_eq!(seen, set.into_iter().collect::<Vec<_>>());
         }
     }

@@ -62,8 +62,9 @@ enum State {
     SwitchingOver,
 }
 
+/// The rounds; a hybrid begins with them.
 #[derive(Debug)]
-struct Machine {
+pub(super) struct Machine {
     clear: Clear,
     state: State,
     /// What this round sends; after the round's sync, what the next one will.
@@ -74,16 +75,32 @@ struct Machine {
 
 impl Plan for PreCopy {
     fn build(self) -> Result<Box<dyn Strategy>> {
-        Ok(Box::new(Machine {
+        Ok(Box::new(self.machine()?))
+    }
+}
+
+impl PreCopy {
+    pub(super) fn machine(self) -> Result<Machine> {
+        Ok(Machine {
             clear: Clear::parse(&self.clear)?,
             state: State::Beginning,
             outgoing: Outgoing::new(Bitmap::new(0), self.chunk_pages),
             pending: Bitmap::new(0),
-        }))
+        })
     }
 }
 
 impl Machine {
+    /// Whether a round is over and its decision is awaited.
+    pub(super) fn is_deciding(&self) -> bool {
+        matches!(self.state, State::Deciding)
+    }
+
+    /// Between two rounds: the pages that the next one would send.
+    pub(super) fn left(&self) -> &Bitmap {
+        self.outgoing.pages()
+    }
+
     fn send(&mut self) -> (State, Action) {
         match self.outgoing.next_runs() {
             runs if runs.is_empty() => (State::Syncing, Action::Sync { clear: self.clear != Clear::Late }),
@@ -128,6 +145,11 @@ impl Strategy for Machine {
                 self.pending.union_with(spilled);
                 self.send()
             }
+            (State::Sending, Observation::CutShort { spilled }) => {
+                self.pending.union_with(spilled);
+                self.outgoing.leave(&mut self.pending);
+                (State::Syncing, Action::Sync { clear: self.clear != Clear::Late })
+            }
             (State::Waiting, Observation::Waited) => self.send(),
             (State::Syncing, Observation::Synced { dirty }) => {
                 self.pending.union_with(dirty);
@@ -148,5 +170,9 @@ impl Strategy for Machine {
         };
         self.state = state;
         Ok(action)
+    }
+
+    fn cuts_rounds(&self) -> bool {
+        true
     }
 }

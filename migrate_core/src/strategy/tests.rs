@@ -18,6 +18,16 @@ struct Model {
     resumed: bool,
     sent: u64,
     remaining: Vec<u64>,
+    /// Where execution is ahead of memory: what has not come, and what was asked for.
+    missing: Bitmap,
+    asked: Vec<u64>,
+    /// Pages in the order in which they came after that.
+    came: Vec<u64>,
+    /// Times that the link is to be lost.
+    breaks: u32,
+    chunks: u64,
+    /// Live rounds are cut short after each so many chunks; never if 0.
+    cut_every: u64,
 }
 
 impl Model {
@@ -30,10 +40,62 @@ impl Model {
             resumed: false,
             sent: 0,
             remaining: Vec::new(),
+            missing: Bitmap::new(pages),
+            asked: Vec::new(),
+            came: Vec::new(),
+            breaks: 0,
+            chunks: 0,
+            cut_every: 0,
         }
     }
 
+    fn depart(&mut self, missing: &Bitmap) {
+        assert!(self.paused, "execution moves when nothing writes");
+        // Stale copies are thrown away; what stays must be as it is at the source.
+        missing.runs().flat_map(|run| run.range()).for_each(|page| self.destination[page as usize] = 0);
+        self.missing = missing.clone();
+        self.resumed = true;
+    }
+
+    fn place(&mut self, page: u64) {
+        if self.missing.contains(page) {
+            self.missing.clear(page);
+            self.destination[page as usize] = self.source[page as usize];
+            self.came.push(page);
+        }
+    }
+
+    /// Places pages while the guest runs ahead; returns what it asked for.
+    fn push(&mut self, runs: &[Run], write: &mut impl FnMut(&mut Self)) -> Vec<u64> {
+        write(self);
+        for page in runs.iter().flat_map(Run::range) {
+            self.place(page);
+            self.sent += 1;
+            write(self);
+        }
+        std::mem::take(&mut self.asked)
+    }
+
+    /// The link is lost, and with it the last pages that were on it.
+    fn lose(&mut self) {
+        self.breaks -= 1;
+        for page in self.came.split_off(self.came.len() / 2) {
+            self.missing.set(page);
+            self.destination[page as usize] = 0;
+        }
+    }
+
+    /// Whether the chunk that was sent just now is the last of a round that is cut short.
+    fn cuts(&mut self) -> bool {
+        self.chunks += 1;
+        self.cut_every > 0 && !self.paused && self.chunks.is_multiple_of(self.cut_every)
+    }
+
     fn write(&mut self, page: u64) {
+        if self.resumed && self.missing.contains(page) {
+            self.asked.push(page);
+            self.place(page);
+        }
         if !self.paused {
             self.source[page as usize] += 1;
             self.dirty.set(page);
@@ -68,6 +130,7 @@ impl Model {
 fn drive(strategy: &mut dyn Strategy, model: &mut Model, rounds: usize, mut write: impl FnMut(&mut Model)) {
     let pages = model.dirty.pages();
     let (mut set, mut decision) = (Bitmap::new(pages), Decision::proceed());
+    let mut asked;
     let mut action = strategy.next(Observation::Began { pages }).unwrap();
     loop {
         set.clear_all();
@@ -81,7 +144,10 @@ fn drive(strategy: &mut dyn Strategy, model: &mut Model, rounds: usize, mut writ
             }
             Action::Send(chunk) => {
                 model.send(chunk, &mut set, &mut write);
-                Observation::Sent { spilled: &set }
+                match model.cuts() && strategy.cuts_rounds() {
+                    true => Observation::CutShort { spilled: &set },
+                    false => Observation::Sent { spilled: &set },
+                }
             }
             Action::EndRound { remaining_pages, live } => {
                 if *live {
@@ -106,6 +172,24 @@ fn drive(strategy: &mut dyn Strategy, model: &mut Model, rounds: usize, mut writ
                 model.resumed = true;
                 Observation::SwitchedOver
             }
+            Action::Depart { missing } => {
+                model.depart(missing);
+                Observation::Departed
+            }
+            Action::Push(runs) => {
+                asked = model.push(runs, &mut write);
+                Observation::Asked { pages: &asked }
+            }
+            Action::Serve => {
+                asked = model.push(&[], &mut write);
+                Observation::Asked { pages: &asked }
+            }
+            Action::Complete if model.breaks > 0 => {
+                model.lose();
+                set.union_with(&model.missing);
+                Observation::Recovered { missing: &set }
+            }
+            Action::Complete => Observation::Completed,
             Action::Abort(reason) => panic!("{reason:?}"),
             Action::Done => return,
         };
@@ -117,21 +201,31 @@ proptest! {
     /// Invariant 1 for every strategy, discipline and chunk size, under any writes.
     #[test]
     fn the_destination_ends_equal_to_the_source(
-        clear in prop::sample::select(vec!["early", "skip", "late", "stop"]),
-        pages in 1u64..300, chunk in 1u64..40, rounds in 1usize..6, seed: u64, heat in 0u64..4,
+        clear in prop::sample::select(vec!["early", "skip", "late", "stop", "post", "hybrid early", "hybrid late"]),
+        order in prop::sample::select(vec!["sequential", "bubbling", "recency", "none:patience=3"]),
+        pages in 1u64..300, chunk in 1u64..40, rounds in 1usize..6, seed: u64, heat in 0u64..4, breaks in 0u32..3,
+        cut_every in 0u64..6,
     ) {
-        let spec = match clear {
-            "stop" => Spec::new("stop-and-copy"),
-            clear => Spec::new("pre-copy").with("clear", clear),
+        let spec = match clear.split_once(' ') {
+            None if clear == "stop" => Spec::new("stop-and-copy"),
+            None if clear == "post" => Spec::new("post-copy").with("prepaging", order),
+            None => Spec::new("pre-copy").with("clear", clear),
+            // Below, equal to or above the rounds after which the policy switches over.
+            Some((_, clear)) => {
+                Spec::new("hybrid").with("clear", clear).with("rounds", 3).with("prepaging", order)
+            }
         };
         let mut strategy = find(&spec.with("chunk_pages", chunk)).unwrap();
         let (mut model, mut random) = (Model::new(pages), Pcg64Mcg::seed_from_u64(seed));
+        model.breaks = breaks;
+        model.cut_every = cut_every;
         drive(strategy.as_mut(), &mut model, rounds, |model| {
             for _ in 0..random.next_u64() % (heat + 1) {
                 model.write(random.next_u64() % pages);
             }
         });
         prop_assert!(model.paused && model.resumed);
+        prop_assert!(model.missing.is_empty());
         prop_assert_eq!(&model.source, &model.destination);
     }
 }
@@ -219,4 +313,44 @@ fn with_nothing_dirty_pre_copy_waits_instead_of_spinning() {
     assert!(matches!(strategy.next(Observation::Synced { dirty: &clean }).unwrap(), Action::EndRound { .. }));
     assert_eq!(strategy.next(Observation::Decided(&Decision::proceed())).unwrap(), Action::Wait);
     assert_eq!(strategy.next(Observation::Waited).unwrap(), Action::Sync { clear: false });
+}
+
+/// Drives a hybrid to its first decision on a guest that wrote `dirty`, and answers it.
+fn hybrid_after(rounds: u64, act: Act) -> Action {
+    let mut strategy = find(&Spec::new("hybrid").with("rounds", rounds)).unwrap();
+    let mut dirty = Bitmap::new(4);
+    let mut action = strategy.next(Observation::Began { pages: 4 }).unwrap();
+    while !matches!(action, Action::EndRound { .. }) {
+        action = match action {
+            Action::Send(_) => strategy.next(Observation::Sent { spilled: &dirty }).unwrap(),
+            _ => {
+                dirty.set(1);
+                strategy.next(Observation::Synced { dirty: &dirty }).unwrap()
+            }
+        };
+    }
+    let mut action = strategy.next(Observation::Decided(&Decision::new(act, Reason::default()))).unwrap();
+    if action == Action::Pause {
+        action = strategy.next(Observation::Paused).unwrap();
+        dirty.clear_all();
+        dirty.set(3);
+        action = match action {
+            Action::Sync { clear: true } => strategy.next(Observation::Synced { dirty: &dirty }).unwrap(),
+            other => panic!("{other:?}"),
+        };
+    }
+    action
+}
+
+#[test]
+fn a_hybrid_departs_when_told_or_after_its_rounds_and_else_ends_as_a_pre_copy() {
+    let mut missing = Bitmap::new(4);
+    missing.set(1);
+    missing.set(3);
+    let departs = Action::Depart { missing };
+    assert_eq!(hybrid_after(9, Act::PostCopy), departs);
+    assert_eq!(hybrid_after(1, Act::Proceed), departs);
+    assert!(matches!(hybrid_after(2, Act::Proceed), Action::Send(_)));
+    assert!(matches!(hybrid_after(1, Act::SwitchOver), Action::Send(chunk) if chunk.at_send == AtSend::Keep));
+    assert!(matches!(hybrid_after(1, Act::Abort), Action::Abort(_)));
 }

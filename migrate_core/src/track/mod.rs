@@ -24,6 +24,8 @@ mod kvm_ring;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 mod kvm_tests;
 mod pagemap;
+mod pager;
+pub mod remote;
 mod soft_dirty;
 mod software;
 mod span;
@@ -33,17 +35,20 @@ mod uffd_async;
 mod uffd_check;
 mod uffd_handler;
 mod uffd_sync;
+mod urgent;
 
 pub use compare::Compare;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 pub use kvm_log::KvmLog;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
 pub use kvm_ring::KvmRing;
+pub use pager::{check_layout, Pager};
 pub use soft_dirty::SoftDirty;
 pub use software::Software;
 pub use tax::first_write_ns;
 pub use uffd_async::UffdAsync;
 pub use uffd_sync::UffdSync;
+pub use urgent::run_soon;
 
 /// The trackers there are, the best first: `auto` takes the first that works.
 pub static TRACKERS: Registry<Make> = Registry {
@@ -174,6 +179,17 @@ pub fn find_for(spec: &Spec, writers: Writers) -> Result<Box<dyn Tracker>> {
         });
     }
     (entry.make.build)(&spec.knobs)
+}
+
+/// An error where `tracker` would miss writes to `memory`, whose guest is there: before anything is done with it.
+pub fn refuse_blind(tracker: &dyn Tracker, memory: &GuestMemory) -> Result<()> {
+    #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
+    if let Some(entry) = TRACKERS.find(tracker.name()).ok().filter(|entry| entry.make.only_vcpus) {
+        kvm_log::vms_of(memory, entry.name)?;
+    }
+    // Other trackers see all that they are asked about, or are refused when they are made.
+    let _ = (tracker, memory);
+    Ok(())
 }
 
 #[cfg(test)]

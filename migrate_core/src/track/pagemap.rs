@@ -1,9 +1,10 @@
-//! `/proc/self/pagemap`: `PAGEMAP_SCAN` (Linux 6.7), which finds written pages and protects them again in
+//! `/proc/PID/pagemap`: `PAGEMAP_SCAN` (Linux 6.7), which finds written pages and protects them again in
 //! one step, and the older array of 64-bit entries. Numbers and layouts are those of `linux/fs.h` and of
 //! the kernel's `admin-guide/mm/pagemap.rst`; libc does not have them.
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -13,6 +14,12 @@ use super::span;
 use crate::error::{Error, Result};
 use crate::guest::{RamBlock, PAGE};
 
+/// The page belongs to a file (or to shared memory), not to the process alone.
+pub(super) const FILE: u64 = 1 << 2;
+/// The page is in memory.
+pub(super) const PRESENT: u64 = 1 << 3;
+/// The page is swapped out.
+pub(super) const SWAPPED: u64 = 1 << 4;
 /// The page is mapped by a huge entry.
 pub(super) const HUGE: u64 = 1 << 6;
 /// Written since it was last protected by an asynchronous userfaultfd.
@@ -58,13 +65,28 @@ struct Scan {
     return_mask: u64,
 }
 
+/// Which pages a scan finds, by their categories, and what it does to them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Query {
+    /// Pages that have all of these,
+    pub(super) all: u64,
+    /// none of these,
+    pub(super) none: u64,
+    /// and one of these, unless there are none here.
+    pub(super) any: u64,
+    /// Categories to be told of.
+    pub(super) told: u64,
+    /// Write-protect them in the same step; refused (`EPERM`) in memory that is not registered for that.
+    pub(super) protect: bool,
+}
+
 // SAFETY: PAGEMAP_SCAN takes struct pm_scan_arg; it writes at most `vec_len` regions to `vec`, which is
 // our own vector, and protects only pages of a mapping that is registered with a userfaultfd.
 unsafe impl Request for Scan {
     const NUMBER: u64 = number(READS | WRITES, b'f', 16, size_of::<Self>());
 }
 
-/// This process's page map.
+/// A process's page map.
 #[derive(Debug)]
 pub(super) struct Pagemap {
     file: File,
@@ -72,11 +94,16 @@ pub(super) struct Pagemap {
 }
 
 impl Pagemap {
-    /// Opens it.
+    /// Opens this process's own.
     pub(super) fn open() -> std::result::Result<Self, String> {
         let file = File::open("/proc/self/pagemap")
             .map_err(|e| format!("/proc/self/pagemap cannot be read ({e}): mount /proc"))?;
-        Ok(Self { file, found: vec![Stretch::default(); STRETCHES] })
+        Ok(Self::of(file))
+    }
+
+    /// The page map that was opened as `file`.
+    pub(super) fn of(file: File) -> Self {
+        Self { file, found: vec![Stretch::default(); STRETCHES] }
     }
 
     /// Calls `each` with every stretch of `pages` (of the block) that has all of `categories`; with
@@ -91,17 +118,27 @@ impl Pagemap {
         protect: bool,
         mut each: impl FnMut(Range<u64>),
     ) -> Result<()> {
-        let span = span::addresses(block, pages);
-        let mut from = span.start;
-        while from < span.end {
-            let mut scan = self.request(from..span.end, categories, protect);
-            let found = call(self.file.as_fd(), &mut scan)
-                .map_err(|source| Error::System { what: what(block), source })?;
+        let query = Query { all: categories, told: categories, protect, ..Query::default() };
+        let found =
+            self.find(span::addresses(block, pages), query, |found, _| each(span::pages(block, &found)));
+        found.map_err(|source| Error::System { what: what(block), source })
+    }
+
+    /// Calls `each` with every stretch of `addresses` that fits the query, and what was to be told of it.
+    pub(super) fn find(
+        &mut self,
+        addresses: Range<u64>,
+        query: Query,
+        mut each: impl FnMut(Range<u64>, u64),
+    ) -> io::Result<()> {
+        let mut from = addresses.start;
+        while from < addresses.end {
+            let mut scan = self.request(from..addresses.end, query);
+            let found = call(self.file.as_fd(), &mut scan)?;
             let found = self.found.iter().take(found);
-            found.for_each(|found| each(span::pages(block, &(found.start..found.end))));
+            found.for_each(|found| each(found.start..found.end, found.categories));
             if scan.walk_end <= from {
-                let source = std::io::Error::other("the kernel made no progress");
-                return Err(Error::System { what: what(block), source });
+                return Err(io::Error::other("the kernel made no progress"));
             }
             from = scan.walk_end;
         }
@@ -133,16 +170,18 @@ impl Pagemap {
         Ok(())
     }
 
-    fn request(&mut self, span: Range<u64>, categories: u64, protect: bool) -> Scan {
+    fn request(&mut self, span: Range<u64>, query: Query) -> Scan {
         Scan {
             size: size_of::<Scan>() as u64,
-            flags: if protect { WP_MATCHING | CHECK_WPASYNC } else { 0 },
+            flags: if query.protect { WP_MATCHING | CHECK_WPASYNC } else { 0 },
             start: span.start,
             end: span.end,
             vec: self.found.as_mut_ptr() as u64,
             vec_len: self.found.len() as u64,
-            category_mask: categories,
-            return_mask: categories,
+            category_mask: query.all | query.none,
+            category_inverted: query.none,
+            category_anyof_mask: query.any,
+            return_mask: query.told,
             ..Scan::default()
         }
     }

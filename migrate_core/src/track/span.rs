@@ -41,6 +41,12 @@ pub(super) fn discard(block: &RamBlock, pages: &Range<u64>) -> Result<()> {
     advise(block, pages, libc::MADV_DONTNEED, "discarding pages of")
 }
 
+/// Takes the pages of a shared block out of the memory behind it: they read as zeros afterwards, in every
+/// mapping.
+pub(super) fn remove(block: &RamBlock, pages: &Range<u64>) -> Result<()> {
+    advise(block, pages, libc::MADV_REMOVE, "removing pages of")
+}
+
 /// Allows or forbids transparent huge pages in the block from here on; those there are stay.
 pub(super) fn allow_huge(block: &RamBlock, allow: bool) -> Result<()> {
     let advice = if allow { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };

@@ -21,36 +21,36 @@ pub(super) const WP_UNPOPULATED: u64 = 1 << 13;
 /// The kernel itself lifts the protection at the first write (Linux 6.7).
 pub(super) const WP_ASYNC: u64 = 1 << 15;
 
-const GROUP: u8 = 0xAA;
+pub(super) const GROUP: u8 = 0xAA;
 const API: u64 = 0xAA;
 const USER_MODE_ONLY: i32 = 1;
 const MODE_WP: u64 = 1 << 1;
 const PROTECT: u64 = 1 << 0;
-const EVENT_PAGEFAULT: u8 = 0x12;
+pub(super) const EVENT_PAGEFAULT: u8 = 0x12;
 
 #[repr(C)]
-struct Negotiate {
+pub(super) struct Negotiate {
     api: u64,
     features: u64,
     ioctls: u64,
 }
 
 #[repr(C)]
-struct Stretch {
-    start: u64,
-    len: u64,
+pub(super) struct Stretch {
+    pub(super) start: u64,
+    pub(super) len: u64,
 }
 
 #[repr(C)]
-struct Register {
-    stretch: Stretch,
-    mode: u64,
-    ioctls: u64,
+pub(super) struct Register {
+    pub(super) stretch: Stretch,
+    pub(super) mode: u64,
+    pub(super) ioctls: u64,
 }
 
 /// Also undoes a registration.
 #[repr(C)]
-struct Unregister(Stretch);
+pub(super) struct Unregister(pub(super) Stretch);
 
 #[repr(C)]
 struct WriteProtect {
@@ -58,11 +58,19 @@ struct WriteProtect {
     mode: u64,
 }
 
+impl Negotiate {
+    /// Asks for `features` of the one version of the interface that there is.
+    pub(super) fn of(features: u64) -> Self {
+        Self { api: API, features, ioctls: 0 }
+    }
+}
+
 // SAFETY: UFFDIO_API takes struct uffdio_api; it touches nothing else.
 unsafe impl Request for Negotiate {
     const NUMBER: u64 = number(READS | WRITES, GROUP, 0x3F, size_of::<Self>());
 }
-// SAFETY: UFFDIO_REGISTER takes struct uffdio_register; the range is a RAM block's mapping.
+// SAFETY: UFFDIO_REGISTER takes struct uffdio_register; the range is a RAM block's mapping, or memory
+// of another process, which stays what it is.
 unsafe impl Request for Register {
     const NUMBER: u64 = number(READS | WRITES, GROUP, 0x00, size_of::<Self>());
 }
@@ -70,7 +78,8 @@ unsafe impl Request for Register {
 unsafe impl Request for Unregister {
     const NUMBER: u64 = number(WRITES, GROUP, 0x01, size_of::<Self>());
 }
-// SAFETY: UFFDIO_WRITEPROTECT takes struct uffdio_writeprotect; the range is in a RAM block's mapping.
+// SAFETY: UFFDIO_WRITEPROTECT takes struct uffdio_writeprotect; the range is in a RAM block's
+// mapping, or memory of another process, which only loses time.
 unsafe impl Request for WriteProtect {
     const NUMBER: u64 = number(READS | WRITES, GROUP, 0x06, size_of::<Self>());
 }
@@ -99,7 +108,12 @@ impl Uffd {
                  seccomp profile must allow the system call or the device /dev/userfaultfd"
             )
         })?;
-        let mut negotiate = Negotiate { api: API, features, ioctls: 0 };
+        Self::adopt(fd, features)
+    }
+
+    /// Takes over a descriptor that was opened in whatever process, and that nobody has negotiated.
+    pub(super) fn adopt(fd: OwnedFd, features: u64) -> std::result::Result<Self, String> {
+        let mut negotiate = Negotiate::of(features);
         call(fd.as_fd(), &mut negotiate).map_err(|e| {
             let since = if features & WP_ASYNC != 0 { "6.7" } else { "6.4" };
             format!(
@@ -121,6 +135,19 @@ impl Uffd {
             )),
             _ => refused("registering", block, e),
         })
+    }
+
+    /// Begins to watch writes to `addresses` of the process that the descriptor is of. Refused where there is
+    /// no mapping, one that cannot be watched, or one that another userfaultfd watches (`EBUSY`).
+    pub(super) fn register_addresses(&self, addresses: &Range<u64>) -> io::Result<()> {
+        call(self.fd.as_fd(), &mut Register { stretch: between(addresses), mode: MODE_WP, ioctls: 0 })
+            .map(drop)
+    }
+
+    /// Protects registered `addresses` of that process against writing; a huge page that they do not cover
+    /// is cut.
+    pub(super) fn protect_addresses(&self, addresses: &Range<u64>) -> io::Result<()> {
+        call(self.fd.as_fd(), &mut WriteProtect { stretch: between(addresses), mode: PROTECT }).map(drop)
     }
 
     /// Ends it; all protection goes, and blocked writers go on.
@@ -174,24 +201,27 @@ impl AsFd for Uffd {
 /// `struct uffd_msg` as it is for a page fault.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Message {
-    event: u8,
+pub(super) struct Message {
+    pub(super) event: u8,
     reserved: [u8; 7],
-    flags: u64,
-    address: u64,
+    pub(super) flags: u64,
+    pub(super) address: u64,
     thread: u64,
 }
 
-fn stretch(block: &RamBlock, pages: &Range<u64>) -> Stretch {
-    let span = span::addresses(block, pages);
-    Stretch { start: span.start, len: span.end - span.start }
+pub(super) fn stretch(block: &RamBlock, pages: &Range<u64>) -> Stretch {
+    between(&span::addresses(block, pages))
 }
 
-fn refused(what: &str, block: &RamBlock, source: io::Error) -> Error {
+fn between(addresses: &Range<u64>) -> Stretch {
+    Stretch { start: addresses.start, len: addresses.end.saturating_sub(addresses.start) }
+}
+
+pub(super) fn refused(what: &str, block: &RamBlock, source: io::Error) -> Error {
     Error::System { what: format!("{what} RAM block `{}` with userfaultfd", block.name()), source }
 }
 
-fn descriptor(faults: Faults) -> io::Result<OwnedFd> {
+pub(super) fn descriptor(faults: Faults) -> io::Result<OwnedFd> {
     match faults {
         Faults::User => by_call(USER_MODE_ONLY).or_else(|first| by_device(USER_MODE_ONLY).map_err(|_| first)),
         Faults::UserAndKernel => by_call(0).or_else(|_| by_device(0)).or_else(|_| by_call(USER_MODE_ONLY)),

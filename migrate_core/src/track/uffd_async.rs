@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::guest::{GuestMemory, HugePages, RamBlock};
 
 const NAME: &str = "uffd-async";
-const FEATURES: u64 = FAULT_FLAG_WP | WP_ASYNC | WP_UNPOPULATED | WP_HUGETLBFS_SHMEM;
+pub(super) const FEATURES: u64 = FAULT_FLAG_WP | WP_ASYNC | WP_UNPOPULATED | WP_HUGETLBFS_SHMEM;
 
 crate::knobs! {
     /// The kernel write-protects pages and notes first writes by itself (userfaultfd, asynchronous), and

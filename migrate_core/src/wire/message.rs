@@ -2,12 +2,39 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::page_set::PageSet;
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::guest::{ExecutionState, Layout};
+use crate::knobs::Spec;
+use crate::report::Faults;
 
 /// Runs of pages as `[first, pages]`.
 pub type PageRuns = Vec<(u64, u64)>;
+
+/// How execution may move ahead of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostCopy {
+    /// Ahead of all of it: no page comes before.
+    pub first: bool,
+    /// This connection replaces one that was lost.
+    pub resume: bool,
+}
+
+/// A sign of life from the destination, with what it has seen; from the source all are 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beat {
+    /// Pages placed.
+    pub placed: u64,
+    /// Remote faults so far.
+    pub faults: u64,
+    /// Median of their latency in seconds.
+    pub median: f64,
+    /// 99th percentile of it.
+    pub p99: f64,
+}
 
 /// What the two sides say to each other beside pages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +50,12 @@ pub enum Message {
         channels: u32,
         /// The guest's RAM blocks.
         layout: Layout,
+        /// Set where execution may move ahead of memory; the last channel is then that of faults.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        post_copy: Option<PostCopy>,
+        /// How pages are encoded; nothing where they come as they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        codec: Option<Spec>,
     },
     /// The destination has memory for the guest.
     Welcome {
@@ -48,6 +81,11 @@ pub enum Message {
         /// Which.
         runs: PageRuns,
     },
+    /// What decoding has cost; comes before `Loaded` where pages were encoded.
+    Decoded {
+        /// Seconds of processor time, all channels together.
+        seconds: f64,
+    },
     /// Everything is there and the guest could run.
     Loaded,
     /// Asks for the checksums of all pages.
@@ -56,8 +94,50 @@ pub enum Message {
     Go,
     /// The guest runs on the destination.
     Running {
-        /// Destination's monotonic clock at the end of its first tick.
+        /// Destination's monotonic clock at the beginning of its first tick.
         first_ran_ns: u64,
+    },
+    /// Execution moves ahead of these pages: the destination throws its copies away.
+    Missing {
+        /// Which.
+        pages: PageSet,
+        /// Whether checksums of pages as they are placed will be asked for.
+        verify: bool,
+    },
+    /// To a source that resumes: what the destination lacks.
+    Lacking {
+        /// Which.
+        pages: PageSet,
+        /// Whether the guest was let go and runs.
+        running: bool,
+    },
+    /// A page that the guest waits for.
+    Request {
+        /// Which.
+        page: u64,
+    },
+    /// On the channel of faults: the sender lives.
+    Beat(Beat),
+    /// The destination has every page; its figures.
+    Complete {
+        /// As it saw them.
+        faults: Box<Faults>,
+    },
+    /// The source may be freed; the last of a post-copy.
+    Freed,
+    /// Asks the destination to tell the guest's progress once it runs there; comes before [`Message::Go`].
+    Observe {
+        /// For how long, in nanoseconds.
+        for_ns: u64,
+    },
+    /// How far the guest has come at the destination.
+    Progress {
+        /// Destination's monotonic clock.
+        clock_ns: u64,
+        /// Operations that it has finished since it began.
+        operations: u64,
+        /// Whether no more will be told.
+        last: bool,
     },
     /// The sender gives up.
     Failed {
@@ -77,10 +157,19 @@ impl Message {
             Self::State { .. } => "state",
             Self::Flush => "flush",
             Self::Resend { .. } => "resend",
+            Self::Decoded { .. } => "decoded",
             Self::Loaded => "loaded",
             Self::Verify => "verify",
             Self::Go => "go",
             Self::Running { .. } => "running",
+            Self::Missing { .. } => "missing",
+            Self::Lacking { .. } => "lacking",
+            Self::Request { .. } => "request",
+            Self::Beat(_) => "beat",
+            Self::Complete { .. } => "complete",
+            Self::Freed => "freed",
+            Self::Observe { .. } => "observe",
+            Self::Progress { .. } => "progress",
             Self::Failed { .. } => "failed",
         }
     }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::encoded::{parse_encoded, Encoding};
 use super::message::Message;
 use crate::bitmap::Run;
 use crate::error::{Error, Result};
@@ -18,6 +19,10 @@ pub const MOST_PAGES: u64 = 1 << 16;
 
 const MAGIC: [u8; 2] = *b"SW";
 const HEADER: usize = 24;
+/// Bytes of a list of runs before its runs, of a run, and of a page's checksum.
+const RUNS_HEAD: u64 = 8;
+const RUN: u64 = 12;
+const HASH: u64 = 8;
 /// Bytes of a message at most: an execution state or the runs of torn pages.
 const MOST_BODY: u32 = 64 << 20;
 
@@ -33,15 +38,21 @@ pub enum Kind {
     Zeros = 3,
     /// u128 XXH3-128 of consecutive pages, as the payload; the body names the run.
     Hashes = 4,
+    /// Pages made shorter by a codec; the encoding is the payload.
+    Encoded = 5,
+    /// What the source's codec has learnt before the first page, as the payload.
+    Learnt = 6,
 }
 
 impl Kind {
     fn parse(byte: u8) -> Option<Self> {
-        [Self::Message, Self::Pages, Self::Zeros, Self::Hashes].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::Message, Self::Pages, Self::Zeros, Self::Hashes, Self::Encoded, Self::Learnt]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 
-fn header(kind: Kind, body: &[u8], payload: u64) -> [u8; HEADER] {
+pub(super) fn header(kind: Kind, body: &[u8], payload: u64) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..2].copy_from_slice(&MAGIC);
     header[2] = VERSION;
@@ -57,7 +68,23 @@ fn checksum(header: &[u8; HEADER], body: &[u8]) -> u64 {
     xxh3_64_with_seed(body, xxh3_64(&header[..16]))
 }
 
-fn put_runs(body: &mut Vec<u8>, runs: &[Run]) {
+/// Bytes of a section of `pages` pages in `runs` runs; none without pages.
+pub fn pages_bytes(runs: u64, pages: u64) -> u64 {
+    match pages {
+        0 => 0,
+        pages => zeros_bytes(runs) + pages * (HASH + PAGE as u64),
+    }
+}
+
+/// Bytes of a section that names zero pages in `runs` runs; none without runs.
+pub fn zeros_bytes(runs: u64) -> u64 {
+    match runs {
+        0 => 0,
+        runs => HEADER as u64 + RUNS_HEAD + runs * RUN,
+    }
+}
+
+pub(super) fn put_runs(body: &mut Vec<u8>, runs: &[Run]) {
     let pages: u64 = runs.iter().map(|run| run.pages).sum();
     body.extend((runs.len() as u32).to_le_bytes());
     body.extend((pages as u32).to_le_bytes());
@@ -104,10 +131,13 @@ impl<S: Write + AsFd> Writer<S> {
         self.bytes(&[&header(Kind::Message, &body, 0), &body], &format!("sending {}", message.name()))
     }
 
-    fn bytes(&mut self, parts: &[&[u8]], what: &str) -> Result<()> {
-        let whole = parts.concat();
-        self.stream.write_all(&whole).map_err(|e| Error::io(what, e))?;
-        self.sent += whole.len() as u64;
+    pub(super) fn bytes(&mut self, parts: &[&[u8]], what: &str) -> Result<()> {
+        self.whole(&parts.concat(), what)
+    }
+
+    pub(super) fn whole(&mut self, bytes: &[u8], what: &str) -> Result<()> {
+        self.stream.write_all(bytes).map_err(|e| Error::io(what, e))?;
+        self.sent += bytes.len() as u64;
         Ok(())
     }
 
@@ -135,10 +165,15 @@ impl<S: Write + AsFd> Writer<S> {
 
     /// Sends the checksums of the pages of `run`, at most [`MOST_PAGES`].
     pub fn hashes(&mut self, memory: &GuestMemory, run: Run) -> Result<()> {
+        let hashes: Vec<u128> = run.range().map(|page| memory.hash_page_128(page)).collect();
+        self.told_hashes(run, &hashes)
+    }
+
+    /// The same where they were taken before.
+    pub fn told_hashes(&mut self, run: Run, hashes: &[u128]) -> Result<()> {
         let mut body = Vec::new();
         put_runs(&mut body, &[run]);
-        let payload: Vec<u8> =
-            run.range().flat_map(|page| memory.hash_page_128(page).to_le_bytes()).collect();
+        let payload: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
         let head = header(Kind::Hashes, &body, payload.len() as u64);
         self.bytes(&[&head, &body, &payload], "sending checksums")
     }
@@ -178,6 +213,10 @@ pub enum Section {
         /// One a page.
         hashes: Vec<u128>,
     },
+    /// Encoded pages follow; [`Reader::read_encoding`] takes their encoding.
+    Encoded(Encoding),
+    /// What the source's codec has learnt.
+    Learnt(Vec<u8>),
 }
 
 /// Reads sections from a peer that is not trusted.
@@ -185,6 +224,8 @@ pub enum Section {
 pub struct Reader<S> {
     stream: S,
     offset: u64,
+    /// Where the last section began.
+    began: u64,
     /// Pages of the guest; page numbers beyond are refused.
     pages: u64,
 }
@@ -192,7 +233,7 @@ pub struct Reader<S> {
 impl<S: Read + AsFd> Reader<S> {
     /// Reads from `stream` sections of a guest of `pages` pages (0 until it is known).
     pub fn new(stream: S, pages: u64) -> Self {
-        Self { stream, offset: 0, pages }
+        Self { stream, offset: 0, began: 0, pages }
     }
 
     /// The same stream, once the guest's size is known.
@@ -206,7 +247,22 @@ impl<S: Read + AsFd> Reader<S> {
         &self.stream
     }
 
-    fn fill(&mut self, bytes: &mut [u8], what: &str) -> Result<()> {
+    /// Bytes read so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes of the last section that were read so far, header included.
+    pub fn section_bytes(&self) -> u64 {
+        self.offset - self.began
+    }
+
+    /// Reads some of the payload of a [`Section::Pages`], in order; its checksums are the caller's to compare.
+    pub fn read_contents(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.fill(bytes, "pages")
+    }
+
+    pub(super) fn fill(&mut self, bytes: &mut [u8], what: &str) -> Result<()> {
         self.stream.read_exact(bytes).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => Error::link(format!(
                 "the peer closed the connection at byte {} while {what} was expected",
@@ -221,6 +277,7 @@ impl<S: Read + AsFd> Reader<S> {
     /// The next section.
     pub fn section(&mut self) -> Result<Section> {
         let at = self.offset;
+        self.began = at;
         let wrong = |reason: String| Err(Error::stream(at, reason));
         let mut head = [0; HEADER];
         self.fill(&mut head, "a section header")?;
@@ -254,11 +311,13 @@ impl<S: Read + AsFd> Reader<S> {
             Kind::Pages => parse_pages(at, &body, payload, self.pages),
             Kind::Zeros => Ok(Section::Zeros { runs: parse_runs(at, &body, self.pages)?.0 }),
             Kind::Hashes => self.parse_hashes(at, &body, payload),
+            Kind::Encoded => parse_encoded(at, &body, payload, self.pages),
+            Kind::Learnt => self.parse_learnt(at, &body, payload),
         }
     }
 
     /// Reads a body piece by piece, so that a length that lies costs no memory before its bytes come.
-    fn body(&mut self, length: usize) -> Result<Vec<u8>> {
+    pub(super) fn body(&mut self, length: usize) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         while body.len() < length {
             let (from, piece) = (body.len(), (length - body.len()).min(1 << 20));
@@ -325,7 +384,7 @@ fn parse_pages(at: u64, body: &[u8], payload: u64, pages: u64) -> Result<Section
 }
 
 /// The runs at the head of a body, and what follows them.
-fn parse_runs(at: u64, body: &[u8], pages: u64) -> Result<(Vec<Run>, &[u8])> {
+pub(super) fn parse_runs(at: u64, body: &[u8], pages: u64) -> Result<(Vec<Run>, &[u8])> {
     let wrong = |reason: String| Err(Error::stream(at, reason));
     let number = |from: usize| body.get(from..from + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let (Some(count), Some(total)) = (number(0), number(4)) else {

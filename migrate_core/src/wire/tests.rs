@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use proptest::prelude::*;
 
-use super::{checked_runs, Message, Reader, Section, Writer};
+use super::{checked_runs, Encoding, Message, Reader, Section, Writer};
 use crate::bitmap::{Bitmap, Run};
 use crate::guest::{GuestMemory, Layout, PAGE};
 
@@ -160,4 +160,59 @@ proptest! {
     fn random_bytes_never_panic(noise in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(!read_all(noise).1.is_empty());
     }
+}
+
+#[test]
+fn the_sizes_that_are_foretold_are_those_that_are_sent() {
+    let memory = memory();
+    for runs in
+        [vec![Run { first: 0, pages: 5 }], vec![Run { first: 1, pages: 1 }, Run { first: 7, pages: 30 }]]
+    {
+        let (count, pages) = (runs.len() as u64, runs.iter().map(|run| run.pages).sum());
+        let sent = bytes(|writer| writer.pages(&memory, &runs).unwrap()).len() as u64;
+        assert_eq!(super::pages_bytes(count, pages), sent);
+        assert_eq!(super::zeros_bytes(count), bytes(|writer| writer.zeros(&runs).unwrap()).len() as u64);
+    }
+    assert_eq!((super::pages_bytes(0, 0), super::zeros_bytes(0)), (0, 0));
+}
+
+#[test]
+fn encoded_sections_are_read_as_written_and_bounded() {
+    let runs = vec![Run { first: 2, pages: 9 }, Run { first: 40, pages: 1 }];
+    let data = vec![7; 20_000];
+    let based = (0..10).map(|i| i % 3 == 1).collect();
+    let encoding = Encoding { runs, hash: 99, based, bytes: data.len() as u64 };
+    let plain = Encoding { based: Vec::new(), bytes: 3, ..encoding.clone() };
+    let stream = bytes(|writer| {
+        writer.encoded(&encoding, &data).unwrap();
+        writer.encoded(&plain, &[1, 2, 3]).unwrap();
+        writer.learnt(b"words").unwrap();
+    });
+    let (mut reader, mut back) = (reader(stream), Vec::new());
+    assert_eq!(reader.section().unwrap(), Section::Encoded(encoding.clone()));
+    // Header, runs, checksum, and a bit for each page.
+    assert_eq!(reader.read_encoding(&encoding, &mut back).unwrap(), 24 + 8 + 2 * 12 + 8 + 2);
+    assert_eq!(back, data);
+    assert_eq!(reader.section().unwrap(), Section::Encoded(plain.clone()));
+    reader.read_encoding(&plain, &mut back).unwrap();
+    assert_eq!(back, [1, 2, 3]);
+    assert_eq!(reader.section().unwrap(), Section::Learnt(b"words".to_vec()));
+
+    let refuse = |encoding: &Encoding, length: usize| {
+        read_all(bytes(|writer| writer.encoded(encoding, &vec![0; length]).unwrap())).1
+    };
+    let one = Encoding { runs: vec![Run { first: 0, pages: 1 }], ..Encoding::default() };
+    assert!(refuse(&one, 2 * PAGE).contains("8192 bytes of encoding for 1 pages"));
+    let many = Encoding { runs: vec![Run { first: 0, pages: 257 }], ..Encoding::default() };
+    assert!(read_all(bytes(|w| w.encoded(&many, &[]).unwrap())).1.contains("or not among 256"));
+    let flags = Encoding { based: vec![true; 9], ..one };
+    assert!(refuse(&flags, 1).contains("2 bytes say which of 1 pages"));
+    assert!(bytes_refused(&vec![0; 5 << 20]).contains("a smaller dictionary"));
+}
+
+/// What a writer says to so much learning.
+fn bytes_refused(learnt: &[u8]) -> String {
+    let mut said = String::new();
+    bytes(|writer| said = writer.learnt(learnt).unwrap_err().to_string());
+    said
 }

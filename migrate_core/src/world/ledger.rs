@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::guest::PAGE;
-use crate::policy::Round;
+use crate::policy::{Round, Sample};
 
 /// The least time over which bandwidth is measured: QEMU's window.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -66,6 +66,8 @@ impl Bandwidth {
 pub struct Ledger {
     memory_bytes: u64,
     index: u32,
+    /// Pages that this round is to send.
+    pages: u64,
     round_began: Duration,
     at_round_start: Sent,
     bandwidth: Bandwidth,
@@ -76,7 +78,27 @@ impl Ledger {
     pub fn new(memory_bytes: u64, now: Duration) -> Self {
         let mut bandwidth = Bandwidth::default();
         bandwidth.note(now, 0);
-        Self { memory_bytes, index: 0, round_began: now, at_round_start: Sent::default(), bandwidth }
+        let pages = memory_bytes / PAGE as u64;
+        Self { memory_bytes, index: 0, pages, round_began: now, at_round_start: Sent::default(), bandwidth }
+    }
+
+    /// The round under way.
+    pub fn round(&self) -> u32 {
+        self.index
+    }
+
+    /// How the copy stands in the middle of a round, `sent` being the counts since the migration's start.
+    pub fn sample(&mut self, now: Duration, sent: Sent) -> Sample {
+        self.note(now, &sent);
+        let this = sent.since(self.at_round_start);
+        Sample {
+            round: self.index,
+            elapsed: now.as_secs_f64(),
+            bandwidth: self.bandwidth.estimate(),
+            remaining_bytes: self.pages.saturating_sub(this.pages + this.skipped_pages) * PAGE as u64,
+            sent_bytes: sent.bytes,
+            memory_bytes: self.memory_bytes,
+        }
     }
 
     /// Notes progress inside a round, for the bandwidth.
@@ -112,7 +134,8 @@ impl Ledger {
             throttle: 0.0,
             memory_bytes: self.memory_bytes,
         };
-        (self.index, self.round_began, self.at_round_start) = (self.index + 1, now, sent);
+        (self.index, self.pages) = (self.index + 1, remaining_pages);
+        (self.round_began, self.at_round_start) = (now, sent);
         round
     }
 }
@@ -164,6 +187,20 @@ mod tests {
             (1, 44, 4, 300)
         );
         assert!(!round.live && round.expected_blackout == 0.0 && (round.start - 0.11).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_sample_says_what_the_round_has_still_to_send() {
+        let mut ledger = Ledger::new(1 << 20, ms(0));
+        let sent =
+            |pages, skipped_pages| Sent { bytes: pages * 4096, pages, skipped_pages, ..Sent::default() };
+        let sample = ledger.sample(ms(100), sent(56, 0));
+        assert_eq!((sample.round, sample.remaining_bytes, sample.sent_bytes), (0, 200 * 4096, 56 * 4096));
+        assert!((sample.bandwidth - 56.0 * 40_960.0).abs() < 1e-6 && sample.elapsed == 0.1);
+        ledger.end_round(ms(200), sent(250, 6), 30, true);
+        let sample = ledger.sample(ms(300), sent(260, 10));
+        assert_eq!((sample.round, sample.remaining_bytes), (1, 16 * 4096));
+        assert_eq!(ledger.sample(ms(400), sent(999, 10)).remaining_bytes, 0);
     }
 
     #[test]

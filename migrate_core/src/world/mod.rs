@@ -6,6 +6,10 @@
 
 mod ledger;
 pub mod memory;
+mod sampling;
+pub mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -13,11 +17,12 @@ use std::time::Duration;
 
 pub use ledger::{Bandwidth, Ledger, Sent};
 
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::policy::{Act, Decision, Policy, Reason, Round};
-use crate::report::{Event, Happening, Outcome, Report};
+use crate::report::{Event, Happening, Outcome, Point, Report};
 use crate::strategy::{Action, Chunk, Observation, Strategy};
+use sampling::Sampler;
 
 /// Carries out actions. Times are since the migration's start.
 pub trait World {
@@ -25,6 +30,10 @@ pub trait World {
     fn now(&self) -> Duration;
     /// Pages of the guest.
     fn pages(&self) -> u64;
+    /// Pages of a larger guest that each page stands for, where only a sample of them is followed.
+    fn weight(&self) -> u64 {
+        1
+    }
     /// Readies both sides; round 0 follows.
     fn begin(&mut self) -> Result<()>;
     /// Reads the dirty log into `dirty`, which is empty, clearing it or not.
@@ -39,6 +48,27 @@ pub trait World {
     fn wait(&mut self) -> Result<()>;
     /// Stops the guest.
     fn pause(&mut self) -> Result<()>;
+    /// Moves execution ahead of `missing` pages. Once it is told that the guest is the destination's there is
+    /// no way back, and [`World::departed`] says so.
+    fn depart(&mut self, _missing: &Bitmap) -> Result<()> {
+        Err(Error::usage("this world cannot move execution ahead of memory"))
+    }
+    /// Whether the guest may be the destination's: it never runs at the source again.
+    fn departed(&self) -> bool {
+        false
+    }
+    /// Pushes pages to a guest that has departed; adds those that it asked for since the last call to `asked`.
+    fn push(&mut self, _runs: &[Run], _asked: &mut Vec<u64>) -> Result<()> {
+        Ok(())
+    }
+    /// Pushes nothing for a moment.
+    fn serve(&mut self, _asked: &mut Vec<u64>) -> Result<()> {
+        Ok(())
+    }
+    /// Waits until the destination has every page, and lets the source go.
+    fn complete(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Moves execution. An error leaves the guest running at the source, unless it says otherwise.
     fn switch_over(&mut self) -> Result<()>;
     /// Ends a run that did not complete: the guest runs on where it was.
@@ -49,6 +79,22 @@ pub trait World {
     fn events(&mut self) -> Vec<Event>;
     /// Fills in what only the world knows.
     fn report(&mut self, report: &mut Report);
+
+    /// Gives the world the switch that cancels the run: whatever it waits for, it is to stop soon after.
+    fn watch_for(&mut self, _cancelled: &Arc<AtomicBool>) {}
+    /// Whether the guest is the destination's: from then on a cancelled run is a failed one.
+    fn has_let_go(&self) -> bool {
+        false
+    }
+    /// Operations that the guest has finished, where they are counted.
+    fn operations(&self) -> Option<u64> {
+        None
+    }
+    /// The guest's progress at the destination, from the switchover on, once the migration is complete. May
+    /// watch it for a moment, which counts for nothing.
+    fn progress_there(&mut self) -> Vec<Point> {
+        Vec::new()
+    }
 }
 
 /// What [`Migration::next_round`] comes to.
@@ -56,6 +102,9 @@ pub trait World {
 pub enum Step {
     /// A live round is over: [`Migration::act`] must follow.
     Decide(Round),
+    /// The link was lost after execution had moved: the guest waits at the destination for what is here.
+    /// [`Migration::resume`] goes on over another link.
+    Paused(String),
     /// The run is over: [`Migration::finish`] has the report.
     Over,
 }
@@ -65,10 +114,15 @@ enum Told {
     Began,
     Synced,
     Sent,
+    CutShort,
     Decided(Decision),
     Waited,
     Paused,
     SwitchedOver,
+    Departed,
+    Asked(Vec<u64>),
+    Recovered,
+    Completed,
 }
 
 /// A migration under way, stepped round by round.
@@ -80,18 +134,26 @@ pub struct Migration<W: World> {
     pages: Bitmap,
     rounds: Vec<Round>,
     events: Vec<Event>,
+    sampler: Sampler,
+    points: Vec<Point>,
+    /// A decision that ends the live copy and was made in the middle of a round.
+    interrupt: Option<Decision>,
     throttle: f64,
     /// The longest blackout that a policy has allowed; from then on what fits it is switched over.
     allowed: Option<f64>,
     outcome: Option<(Outcome, String)>,
     error: Option<Error>,
+    /// Why it stands still, if it does.
+    paused: Option<String>,
     cancelled: Arc<AtomicBool>,
 }
 
 impl<W: World> Migration<W> {
     /// A migration that has not begun.
-    pub fn new(world: W, strategy: Box<dyn Strategy>) -> Self {
+    pub fn new(mut world: W, strategy: Box<dyn Strategy>) -> Self {
         let pages = Bitmap::new(world.pages());
+        let cancelled = Arc::default();
+        world.watch_for(&cancelled);
         Self {
             world,
             strategy,
@@ -100,11 +162,15 @@ impl<W: World> Migration<W> {
             pages,
             rounds: Vec::new(),
             events: Vec::new(),
+            sampler: Sampler::default(),
+            points: Vec::new(),
+            interrupt: None,
             throttle: 0.0,
             allowed: None,
             outcome: None,
             error: None,
-            cancelled: Arc::default(),
+            paused: None,
+            cancelled,
         }
     }
 
@@ -126,14 +192,53 @@ impl<W: World> Migration<W> {
     /// Runs to the end of the next live round, or to the end. Failures do not come back as errors: they
     /// are the run's outcome, with the guest running where the reason says.
     pub fn next_round(&mut self) -> Step {
-        while self.outcome.is_none() {
+        self.next_sampled(None, &mut [])
+    }
+
+    /// The same, and shows `policy`, and `watchers` in shadow, how the copy stands when round 0 begins and
+    /// every 100 ms from then on. A policy's decision in the middle of a round is acted upon at once, which
+    /// may end the run without another round's end to decide about.
+    pub fn next_sampled(
+        &mut self,
+        mut policy: Option<&mut (dyn Policy + '_)>,
+        watchers: &mut [(String, Box<dyn Policy>)],
+    ) -> Step {
+        while self.outcome.is_none() && self.paused.is_none() {
             match self.step() {
                 Ok(Some(round)) => return Step::Decide(round),
-                Ok(None) => {}
+                Ok(None) => self.look(policy.as_deref_mut(), watchers),
+                Err(error @ Error::Link { .. }) if self.world.departed() => self.pause(&error),
+                Err(_) if self.is_cancelled() && !self.world.has_let_go() => self.abort("cancelled"),
                 Err(error) => self.fail(error),
             }
         }
-        Step::Over
+        match &self.paused {
+            Some(why) if self.outcome.is_none() => Step::Paused(why.clone()),
+            _ => Step::Over,
+        }
+    }
+
+    fn pause(&mut self, why: &Error) {
+        self.mark(Happening::LinkLost { reason: why.to_string() });
+        self.paused = Some(why.to_string());
+    }
+
+    /// Goes on over another link, which `reconnect` has the world use; it fills in what the destination
+    /// lacks. An error leaves the migration paused.
+    pub fn resume(&mut self, reconnect: impl FnOnce(&mut W, &mut Bitmap) -> Result<()>) -> Result<()> {
+        if self.paused.is_none() || self.outcome.is_some() {
+            return Err(Error::usage("only a migration that lost its link in post-copy can be resumed"));
+        }
+        self.pages.clear_all();
+        reconnect(&mut self.world, &mut self.pages)?;
+        self.mark(Happening::LinkBack { missing_pages: self.pages.count() });
+        self.paused = None;
+        self.told = Some(Told::Recovered);
+        Ok(())
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 
     fn fail(&mut self, error: Error) {
@@ -154,16 +259,8 @@ impl<W: World> Migration<W> {
     pub fn act(&mut self, decision: Decision) {
         let Some(round) = self.rounds.last() else { return };
         let (index, expected) = (round.index, round.expected_blackout);
-        if decision.fires() {
-            self.mark(Happening::Decided { round: index, decision: decision.clone() });
-        }
-        match decision.act {
-            Act::Throttle { percent } => self.throttle = percent,
-            Act::Limit { blackout: Some(allowed), .. } => self.allowed = Some(allowed),
-            _ => {}
-        }
-        if let Err(error) = self.world.obey(&decision.act) {
-            return self.fail(error);
+        if !self.heed(index, &decision) {
+            return;
         }
         let decision = match (decision.act, self.allowed) {
             (Act::Proceed | Act::Throttle { .. } | Act::Limit { .. }, Some(allowed))
@@ -175,7 +272,32 @@ impl<W: World> Migration<W> {
             }
             _ => decision,
         };
+        self.conclude(decision);
+    }
+
+    /// Has the strategy told what was decided. Once that ends the live copy, nobody is asked again.
+    fn conclude(&mut self, decision: Decision) {
+        if decision.act.ends() {
+            self.sampler.end();
+        }
         self.told = Some(Told::Decided(decision));
+    }
+
+    /// Notes a decision and carries out what it says of throttles and limits; false if that failed, which
+    /// ends the run.
+    fn heed(&mut self, round: u32, decision: &Decision) -> bool {
+        if decision.fires() {
+            self.mark(Happening::Decided { round, decision: decision.clone() });
+        }
+        match decision.act {
+            Act::Throttle { percent } => self.throttle = percent,
+            Act::Limit { blackout: Some(allowed), .. } => self.allowed = Some(allowed),
+            _ => {}
+        }
+        let obeyed = self.world.obey(&decision.act);
+        let done = obeyed.is_ok();
+        obeyed.unwrap_or_else(|error| self.fail(error));
+        done
     }
 
     /// Notes what a policy that only watches would have done.
@@ -190,23 +312,32 @@ impl<W: World> Migration<W> {
     }
 
     fn step(&mut self) -> Result<Option<Round>> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        // A guest that is the destination's can only go on.
+        if self.is_cancelled() && !self.world.has_let_go() {
             self.abort("cancelled");
             return Ok(None);
         }
+        if self.ledger.is_none() {
+            return self.begin().map(|()| None);
+        }
         let action = match self.told.take() {
-            None if self.ledger.is_none() => self.begin()?,
             None => self.tell(&Told::Decided(Decision::proceed()))?,
+            Some(Told::Sent) if self.interrupt.is_some() && self.strategy.cuts_rounds() => {
+                self.tell(&Told::CutShort)?
+            }
             Some(told) => self.tell(&told)?,
         };
         self.events.extend(self.world.events());
         self.carry_out(action)
     }
 
-    fn begin(&mut self) -> Result<Action> {
+    fn begin(&mut self) -> Result<()> {
         self.world.begin()?;
-        self.ledger = Some(Ledger::new(self.world.pages() * crate::guest::PAGE as u64, self.world.now()));
-        self.tell(&Told::Began)
+        let (now, pages) = (self.world.now(), self.world.pages() * self.world.weight());
+        self.ledger = Some(Ledger::new(pages * crate::guest::PAGE as u64, now));
+        self.sampler.begin(now);
+        self.told = Some(Told::Began);
+        Ok(())
     }
 
     fn tell(&mut self, told: &Told) -> Result<Action> {
@@ -214,10 +345,15 @@ impl<W: World> Migration<W> {
             Told::Began => Observation::Began { pages: self.world.pages() },
             Told::Synced => Observation::Synced { dirty: &self.pages },
             Told::Sent => Observation::Sent { spilled: &self.pages },
+            Told::CutShort => Observation::CutShort { spilled: &self.pages },
             Told::Decided(decision) => Observation::Decided(decision),
             Told::Waited => Observation::Waited,
             Told::Paused => Observation::Paused,
             Told::SwitchedOver => Observation::SwitchedOver,
+            Told::Departed => Observation::Departed,
+            Told::Asked(pages) => Observation::Asked { pages },
+            Told::Recovered => Observation::Recovered { missing: &self.pages },
+            Told::Completed => Observation::Completed,
         })
     }
 
@@ -241,6 +377,8 @@ impl<W: World> Migration<W> {
                 Told::Waited
             }
             Action::Pause => {
+                self.note_progress();
+                self.sampler.end();
                 self.world.pause()?;
                 Told::Paused
             }
@@ -248,11 +386,31 @@ impl<W: World> Migration<W> {
                 self.world.switch_over()?;
                 Told::SwitchedOver
             }
+            Action::Depart { missing } => {
+                self.world.depart(&missing)?;
+                Told::Departed
+            }
+            Action::Push(runs) => {
+                let mut asked = Vec::new();
+                self.world.push(&runs, &mut asked)?;
+                Told::Asked(asked)
+            }
+            Action::Serve => {
+                let mut asked = Vec::new();
+                self.world.serve(&mut asked)?;
+                Told::Asked(asked)
+            }
+            Action::Complete => {
+                self.world.complete()?;
+                Told::Completed
+            }
             Action::Abort(reason) => {
                 self.abort(&reason.text);
                 return Ok(None);
             }
             Action::Done => {
+                let there = self.world.progress_there();
+                self.points.extend(there);
                 self.outcome = Some((Outcome::Completed, String::new()));
                 return Ok(None);
             }
@@ -266,25 +424,27 @@ impl<W: World> Migration<W> {
         let Some(ledger) = &mut self.ledger else {
             return Err(Error::usage("a round ended before the beginning"));
         };
-        let mut round = ledger.end_round(now, sent, remaining_pages, live);
+        let mut round = ledger.end_round(now, sent, remaining_pages * self.world.weight(), live);
         round.throttle = self.throttle;
         self.rounds.push(round.clone());
-        if live {
-            return Ok(Some(round));
+        match self.interrupt.take() {
+            // What was decided inside the round is done at its end, without asking again.
+            Some(decision) if live => self.conclude(decision),
+            _ if live => return Ok(Some(round)),
+            _ => self.told = Some(Told::Decided(Decision::proceed())),
         }
-        self.told = Some(Told::Decided(Decision::proceed()));
         Ok(None)
     }
 
-    /// Asks `policy`, and `watchers` in shadow, at each round's end until the run is over. `each` sees
-    /// every round with the decision made on it.
+    /// Asks `policy`, and `watchers` in shadow, at each round's end and between until the run is over. `each`
+    /// sees every round with the decision made on it.
     pub fn run(
         &mut self,
         policy: &mut dyn Policy,
         watchers: &mut [(String, Box<dyn Policy>)],
         mut each: impl FnMut(&Round, &Decision),
     ) {
-        while let Step::Decide(round) = self.next_round() {
+        while let Step::Decide(round) = self.next_sampled(Some(&mut *policy), watchers) {
             if let Some(decision) = self.judge(&round, policy, watchers) {
                 each(&round, &decision);
             }
@@ -304,8 +464,7 @@ impl<W: World> Migration<W> {
         let watched: Vec<_> =
             watchers.iter_mut().map(|(name, p)| (name.clone(), p.decide(round, history))).collect();
         for (name, decision) in watched {
-            let broken = |error: Error| Decision::new(Act::Proceed, Reason::text(error.to_string()));
-            self.shadow(&name, decision.unwrap_or_else(broken));
+            self.shadow(&name, decision.unwrap_or_else(|error| broken(&error)));
         }
         match decided {
             Ok(decision) => {
@@ -326,8 +485,13 @@ impl<W: World> Migration<W> {
 
     /// The report; a run that is not over is cancelled first. Also gives the world back.
     pub fn finish(mut self, mut report: Report) -> (Report, W) {
-        if self.outcome.is_none() {
-            self.abort("cancelled");
+        match self.paused.take() {
+            Some(why) => self.fail(Error::link(format!(
+                "{why}; the guest had moved ahead of its memory and waits at the destination for the rest, \
+                 which is here: it was not resumed"
+            ))),
+            None if self.outcome.is_none() => self.abort("cancelled"),
+            None => {}
         }
         self.events.extend(self.world.events());
         self.events.sort_by(|a, b| a.time.total_cmp(&b.time));
@@ -339,6 +503,12 @@ impl<W: World> Migration<W> {
         (report.zero_pages, report.encoded_pages) = (sent.zero_pages, sent.encoded_pages);
         (report.rounds, report.events) = (self.rounds, self.events);
         self.world.report(&mut report);
+        report.set_progress(self.points);
         (report, self.world)
     }
+}
+
+/// What is noted for a watcher that failed.
+fn broken(error: &Error) -> Decision {
+    Decision::new(Act::Proceed, Reason::text(error.to_string()))
 }

@@ -17,8 +17,12 @@ class Zero(Codec):
 
 class Xbzrle(Codec):
     """Runs of bytes changed since the version the destination has, in QEMU's XBZRLE encoding; raw without a base.
+
+    Args:
+        cache: Memory that a migration's source takes for the versions sent last; QEMU's `xbzrle-cache-size`. In bytes. From 64 KiB to 1 TiB. Default 64 MiB.
     """
-    def __init__(self) -> None: ...
+    def __init__(self, cache: Size = 67108864) -> None: ...
+    cache: Any
 
 class Lz4(Codec):
     """Each page an LZ4 block, without frame or length.
@@ -44,10 +48,12 @@ class Delta(Codec):
     Args:
         inner: What compresses: zstd or lz4. Default zstd.
         level: Effort of zstd; negative levels are faster than 1. From -100 to 22. Default 1.
+        cache: Memory that a migration's source takes for the versions sent last. In bytes. From 64 KiB to 1 TiB. Default 64 MiB.
     """
-    def __init__(self, inner: str = 'zstd', *, level: int | str = 1) -> None: ...
+    def __init__(self, inner: str = 'zstd', *, level: int | str = 1, cache: Size = 67108864) -> None: ...
     inner: Any
     level: Any
+    cache: Any
 
 class Dedup(Codec):
     """Pages equal to one sent before are named by four bytes. Each side keeps a window of the last distinct pages.
@@ -67,3 +73,15 @@ class Chain(Codec):
     """
     def __init__(self, parts: Any = ...) -> None: ...
     parts: Any
+
+class Adaptive(Codec):
+    """The codec that suits each kind of page at the time: by its measured cost and gain, and by whether the link waits
+    for the encoder or the encoder for the link.
+
+    Args:
+        candidates: The codecs to choose among, beside pages as they are; none that names earlier pages, as dedup does. Default [{'name': 'lz4'}, {'name': 'zstd'}, {'level': 5, 'name': 'zstd'}, {'name': 'xbzrle'}, {'name': 'delta-lz4'}, {'name': 'delta-zstd'}].
+        cache: Memory that a migration's source takes for the versions sent last. In bytes. From 64 KiB to 1 TiB. Default 64 MiB.
+    """
+    def __init__(self, candidates: Any = ..., *, cache: Size = 67108864) -> None: ...
+    candidates: Any
+    cache: Any

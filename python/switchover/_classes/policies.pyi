@@ -6,9 +6,12 @@ from switchover.policies import Policy
 from switchover.units import Number, Rate, Size, Time
 
 class DowntimeLimit(Policy):
-    """Switches over when remaining / bandwidth is at most the limit: QEMU's own rule (migration.c,
-    migration_completion; `downtime-limit`, 300 ms). It has no cap on rounds or time: a guest that
-    writes faster than the link carries is copied for ever.
+    """Switches over when remaining / bandwidth is at most the limit.
+
+    It has no cap on rounds or time: it never ends for a guest that writes faster than the link carries.
+
+    Origin: QEMU's own rule (migration.c, migration_completion; `downtime-limit`, 300 ms), on the world's
+    estimate.
 
     Args:
         limit: Longest blackout to accept, by the estimate. In seconds. From 0 s to 33.3 min. Default 300 ms.
@@ -19,17 +22,24 @@ class DowntimeLimit(Policy):
 class MaxRounds(Policy):
     """Ends the live copy after so many rounds, whatever remains.
 
+    It always ends.
+
+    Origin: common; a cap beside a rule that has none.
+
     Args:
         rounds: Rounds of live copying, round 0 included. From 1 to 1e+09. Default 30.
-        then: What then: `switchover` or `abort`. Default switchover.
+        then: What then: `switchover`, `postcopy` or `abort`. Default switchover.
     """
     def __init__(self, rounds: int | str = 30, *, then: str = 'switchover') -> None: ...
     rounds: Any
     then: Any
 
 class DirtyThreshold(Policy):
-    """Switches over at a round count, at few remaining pages, or when too much was sent: the constants of
-    Xen's classic tools (29 rounds, 50 pages, 3 x memory), which ask nothing of the link.
+    """Switches over at a round count, at few remaining pages, or when too much was sent.
+
+    It asks nothing of the link, and always ends.
+
+    Origin: the constants of Xen's classic tools: 29 rounds, 50 pages, 3 x memory.
 
     Args:
         rounds: Rounds of live copying, round 0 included, after which it switches over. From 1 to 1e+09. Default 29.
@@ -44,6 +54,10 @@ class DirtyThreshold(Policy):
 class TimeLimit(Policy):
     """Ends the live copy after so long, at the first round's end after it.
 
+    It always ends.
+
+    Origin: common; managers put such a cap on every migration.
+
     Args:
         limit: Time since the migration's start. In seconds. From 0 s to 277778 h. Default 1 min.
         then: What then: `switchover`, `postcopy` or `abort`. Default abort.
@@ -54,6 +68,10 @@ class TimeLimit(Policy):
 
 class AnyOf(Policy):
     """Asks each policy in turn and does what the first that fires says. All of them see every round.
+
+    It ends as its parts do: it always ends if one of them does, and never ends otherwise.
+
+    Origin: ours.
 
     Args:
         policies: The policies, the most important first. Default [].
@@ -613,7 +631,7 @@ class Handbook(Policy):
 class VmotionSdps(Policy):
     """Delays each first write to a page once a round would not shrink.
 
-    A round does not shrink when its dirty rate is at least its send rate, bytes sent over time taken. Then
+    A round does not shrink when its dirty rate is at least its send rate, pages sent over time taken. Then
     each first write to a page is held up so long that `writers`, together, dirty `share` of the send
     rate: with D and T pages per second as they are and as they are to be, the delay grows by
     writers x (1 / T - 1 / D), at most to `most_delay`. It never shrinks. What fits the limit is switched

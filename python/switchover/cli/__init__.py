@@ -16,8 +16,11 @@ from .demo import demo
 from .doctor import doctor
 from .parts import listings
 from .receive import receive
+from .record import record
 from .run import run
+from .simulate import simulate
 from .stream import stream
+from .trace import trace
 
 NOT_COMPLETED = 1
 WRONG = 2
@@ -29,7 +32,7 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, stream, demo, doctor, *listings):
+for command in (run, receive, record, simulate, trace, stream, demo, doctor, *listings):
     group.add_command(command)
 
 

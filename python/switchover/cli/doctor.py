@@ -13,6 +13,8 @@ import click
 from rich.table import Table
 
 import switchover as sw
+from switchover import _native
+from switchover.errors import SwitchoverError
 
 from . import show
 
@@ -23,8 +25,17 @@ def findings() -> list[dict[str, Any]]:
     for name, missing in sw.trackers.availability().items():
         found.append({"what": f"tracker {name}", "works": missing is None, "detail": missing or "works"})
     found.append({"what": "tracker auto", "works": True, "detail": f"takes {sw.trackers.best()}"})
-    found += [huge_pages(), qemu()]
+    found += [processes(), huge_pages(), qemu()]
     return found
+
+
+def processes() -> dict[str, Any]:
+    """Whether running processes can be recorded: tried on one made for that."""
+    try:
+        _native.probe_process()
+    except SwitchoverError as error:
+        return {"what": "recording a process by its number", "works": False, "detail": str(error)}
+    return {"what": "recording a process by its number", "works": True, "detail": "works"}
 
 
 def huge_pages() -> dict[str, Any]:
@@ -56,7 +67,7 @@ def qemu() -> dict[str, Any]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Say what works on this machine: trackers, huge pages, QEMU."""
+    """Say what works on this machine: trackers, recording, huge pages, QEMU."""
     found = findings()
     if as_json:
         click.echo(json.dumps(found, indent=2))

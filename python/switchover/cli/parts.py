@@ -16,6 +16,7 @@ KINDS = {
     "workloads": "What guests run.",
     "policies": "When to switch over, throttle, give up.",
     "strategies": "How memory moves.",
+    "prepaging": "Orders in which post-copy pushes pages.",
     "codecs": "How pages are encoded.",
     "trackers": "How writes are found.",
 }

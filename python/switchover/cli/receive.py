@@ -20,14 +20,20 @@ from switchover import units
 )
 @click.option("--timeout", default="1h", show_default=True, help="How long to wait for a source.")
 @click.option("--stay", default="1s", show_default=True, help="How long to run the guest once it is here.")
+@click.option(
+    "--recovery-timeout",
+    default="60s",
+    show_default=True,
+    help="How long a guest ahead of its memory waits for a source that lost its link.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def receive(listen: str, timeout: str, stay: str, as_json: bool) -> int:
+def receive(listen: str, timeout: str, stay: str, recovery_timeout: str, as_json: bool) -> int:
     """Take one guest in, run it for a while, check its data, and let it go.
 
     The guest's memory and its workload come from the source: `switchover run --to HOST:PORT`.
     """
     seconds = units.parse_time(stay, "--stay")
-    with sw.Receiver(listen) as receiver:
+    with sw.Receiver(listen, recovery_timeout=recovery_timeout) as receiver:
         click.echo(f"listening on {receiver.endpoint}", err=True)
         guest = receiver.accept(timeout)
     with guest:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 
 import switchover as sw
+from switchover.report import coded
 
 from . import show
 
@@ -53,14 +55,26 @@ from . import show
 @click.option(
     "--to",
     default=None,
-    metavar="HOST:PORT|unix:PATH|process",
-    help="Destination: `switchover receive` elsewhere, or another process; default: another mapping here.",
+    metavar="HOST:PORT|unix:PATH|process|here",
+    help="Destination: `switchover receive` elsewhere, another process, or another mapping here; default: a process"
+    " for post-copy and hybrid, and else here.",
 )
-@click.option("-c", "--codec", default="zero", show_default=True, help="How pages are encoded.")
+@click.option(
+    "-c",
+    "--codec",
+    default="zero",
+    show_default=True,
+    help="How pages are encoded, as NAME[+NAME...][:KNOB=VALUE,...].",
+)
 @click.option("-t", "--tracker", default="auto", show_default=True, help="How writes are found.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all that is random.")
 @click.option("--warm-up", default="500ms", show_default=True, help="How long the guest runs before.")
+@click.option(
+    "--cool-down", default=None, help="How long the guest is watched at the destination; default: as the warm-up."
+)
 @click.option("--verify/--no-verify", default=False, help="Compare source and destination page by page.")
+@click.option("--retry", default=0, show_default=True, help="How often a lost link is replaced.")
+@click.option("--stall-timeout", default="10s", show_default=True, help="How long the peer may be silent.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def run(
@@ -78,7 +92,10 @@ def run(
     tracker: str,
     seed: int,
     warm_up: str,
+    cool_down: str | None,
     verify: bool,
+    retry: int,
+    stall_timeout: str,
     output: Path | None,
     as_json: bool,
 ) -> int:
@@ -99,8 +116,12 @@ def run(
             tracker=tracker,
             verify=verify,
             warm_up=warm_up,
+            cool_down=cool_down,
             on_round=show.rounds(None if as_json else screen),
+            on_faults=None if as_json else show.faults(screen),
             shadow=shadow,
+            stall_timeout=stall_timeout,
+            retry=retry,
         )
     if output:
         output.write_text(report.to_json())
@@ -125,9 +146,33 @@ def remarks(report: sw.Report) -> list[str]:
         lines.append(
             f"blackout seen by the guest {show.span(report.guest_gap)}, by the sender {show.span(report.sender_pause)}"
         )
+    if report.faults is not None:
+        lines += fault_lines(report, report.faults)
+    if report.effective_downtime is not None and report.brownout is not None:
+        lines.append(
+            f"effective downtime {show.span(report.effective_downtime)}: the blackout and "
+            f"{show.span(report.brownout['loss'])} of work lost in the brownout"
+        )
+    if report.coding is not None:
+        lines.append(f"encoded {coded(report.coding)}")
     for event in report.events:
         if event["event"] == "shadow":
             decision = event["decision"]
             if decision["kind"] != "proceed":
-                lines.append(f"{event['policy']} would have said {decision['kind']} after round {event['round']}")
+                said = f"{event['policy']} would have said {sw.Decision.from_dict(decision)}"
+                lines.append(f"{said} ({show.span(event['time'])} after the start, round {event['round']})")
     return lines
+
+
+def fault_lines(report: sw.Report, faults: dict[str, Any]) -> list[str]:
+    """Remote faults: counts, the parts of their latency, and how it is distributed."""
+    parts = ", ".join(f"{part} {show.span(faults[part]['p50'])}" for part in ("request", "transfer", "placement"))
+    lines = [
+        f"remote faults: {faults['asked_pages']} pages asked for, {faults['pushed_pages']} pushed, "
+        f"{faults['sent_twice']} sent twice; all there after {show.span(faults['duration'])}",
+        f"their latency: median {show.span(faults['total']['p50'])}, 99 % {show.span(faults['total']['p99'])}; "
+        f"medians of its parts: {parts}",
+    ]
+    if faults["lost_links"]:
+        lines.append(f"the link was lost {faults['lost_links']} times, for {show.span(faults['lost_time'])} in all")
+    return [*lines, "latency from  faults", *report.fault_histogram().splitlines()]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from switchover import Decision, Report, Round
+    from switchover.migration import Faults
 
 BAR = 24
 
@@ -55,6 +56,21 @@ def rounds(screen: Console | None) -> Callable[[Round, Decision | None], None]:
     return show
 
 
+def faults(screen: Console) -> Callable[[Faults], None]:
+    """What prints remote faults while memory follows execution."""
+
+    def show(seen: Faults) -> None:
+        screen.print(
+            f"post-copy  {seen.placed} pages there  {seen.asked} asked for"
+            f"  latency median {span(seen.median)}  99 % {span(seen.p99)}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+
+    return show
+
+
 def verdict(report: Report) -> str:
     """Whether the destination's memory was compared, and how it came out."""
     if report.outcome != "completed":
@@ -72,13 +88,15 @@ def table(rows: Iterable[tuple[str, Report]], title: str | None = None) -> Table
     """Reports side by side."""
     result = Table(title=title, title_justify="left", header_style="bold")
     result.add_column("run")
-    for name in ("total time", "blackout", "sent", "rounds", "throughput", "slowdown", "verified"):
+    columns = ("total time", "blackout", "effective downtime", "sent", "rounds", "throughput", "slowdown", "verified")
+    for name in columns:
         result.add_column(name, justify="right")
     for name, report in rows:
         result.add_row(
             name,
             span(report.total_time),
             span(report.blackout),
+            span(report.effective_downtime),
             format_size(report.sent_bytes),
             str(len(report.rounds)),
             format_rate(report.throughput),

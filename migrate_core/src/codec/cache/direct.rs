@@ -39,6 +39,11 @@ impl SentPages for DirectCache {
         Some(&self.pages[slot])
     }
 
+    fn peek(&self, page: u64) -> Option<&Page> {
+        let slot = self.slot(page);
+        self.slots[slot].filter(|(held, _)| *held == page).map(|_| &self.pages[slot])
+    }
+
     fn put(&mut self, page: u64, bytes: &Page) -> bool {
         let slot = self.slot(page);
         match self.slots[slot] {

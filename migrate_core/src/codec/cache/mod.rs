@@ -58,6 +58,9 @@ pub trait SentPages: Send {
     /// What the destination has at `page`, if it is kept; counts as a use.
     fn get(&mut self, page: u64) -> Option<&Page>;
 
+    /// The same without counting as a use.
+    fn peek(&self, page: u64) -> Option<&Page>;
+
     /// `bytes` went to the destination for `page`; whether they are kept. A version that was kept never is after this.
     fn put(&mut self, page: u64, bytes: &Page) -> bool;
 

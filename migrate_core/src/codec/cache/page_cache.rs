@@ -50,6 +50,11 @@ impl PageCache {
         })
     }
 
+    /// Pages that fit.
+    pub fn capacity(&self) -> usize {
+        self.most
+    }
+
     fn bucket(&self, page: u64) -> usize {
         // Neighbouring pages in different buckets: the high bits of a product by 2^64 / golden ratio.
         (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.buckets.len() - 1)
@@ -120,6 +125,10 @@ impl SentPages for PageCache {
         let slot = found?;
         self.slots[slot].round = self.round;
         Some(&self.pages[slot])
+    }
+
+    fn peek(&self, page: u64) -> Option<&Page> {
+        self.find(page).map(|slot| &self.pages[slot])
     }
 
     fn put(&mut self, page: u64, bytes: &Page) -> bool {

@@ -120,6 +120,10 @@ impl Codec for DedupCodec {
         true
     }
 
+    fn window(&self) -> u64 {
+        self.slots as u64 * SLOT as u64
+    }
+
     fn encode(&mut self, page: &Page, _base: Option<&Page>, out: &mut Vec<u8>) -> Encoded {
         match if is_zero(page) { Some(ZERO) } else { self.find_or_take(page) } {
             Some(slot) => {

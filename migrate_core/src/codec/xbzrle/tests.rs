@@ -16,7 +16,7 @@ fn vector() -> (Page, Page, Vec<u8>) {
 }
 
 fn codec() -> XbzrleCodec {
-    Xbzrle {}.build().unwrap()
+    Xbzrle { cache: 65536 }.build().unwrap()
 }
 
 /// QEMU, `docs/xbzrle.txt`.

@@ -67,7 +67,7 @@ pub static WORKLOADS: Registry<Make> = Registry {
 /// A slice of time that a workload is given.
 #[derive(Debug, Clone, Copy)]
 pub struct Tick {
-    /// Time that the guest has run, blackout not counted.
+    /// Time that the guest has run; the blackout, and sleeps under a brake, do not count.
     pub now: Duration,
     /// Bytes of writing that are due, a whole number of pages. What is not written stays due, for a while.
     pub budget: u64,
@@ -91,9 +91,22 @@ pub trait Workload: Send {
     /// what is negative or no number means nothing.
     fn rate(&self, now: Duration) -> f64;
 
+    /// Whether it writes memory behind the back of [`Region`], so that nobody can tell first writes to a page
+    /// from others. Then all bytes that it says it wrote count as first writes.
+    fn writes_unseen(&self) -> bool {
+        false
+    }
+
     /// Writes about `tick.budget` bytes and returns. An error is a crash of the guest: its own data are
     /// damaged.
     fn run(&mut self, ram: &Region, tick: Tick) -> Result<Work>;
+
+    /// Names the pages that [`Workload::run`] would write in a tick, out of a region of `pages`, and goes on
+    /// as if it had: for traces of guests that are in no memory. `None`: what it writes depends on what
+    /// memory holds.
+    fn foresee(&mut self, _pages: u64, _tick: Tick, _write: &mut dyn FnMut(u64)) -> Option<Result<Work>> {
+        None
+    }
 
     /// Checks its data in guest memory, wherever it is; [`Error::Verification`] says what is damaged.
     fn check(&self, ram: &Region) -> Result<()>;

@@ -83,6 +83,13 @@ impl<A: Aim> Workload for Pattern<A> {
         Ok(Work { written: count * PAGE as u64, operations: count })
     }
 
+    fn foresee(&mut self, pages: u64, tick: Tick, write: &mut dyn FnMut(u64)) -> Option<Result<Work>> {
+        let count = tick.budget / PAGE as u64;
+        self.writes += count;
+        let aimed = self.aim.aim(count, pages, tick.now, &mut self.random, write);
+        Some(aimed.map(|()| Work { written: count * PAGE as u64, operations: count }))
+    }
+
     fn check(&self, _ram: &Region) -> Result<()> {
         Ok(())
     }

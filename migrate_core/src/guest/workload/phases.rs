@@ -130,6 +130,11 @@ impl Workload for Schedule {
         self.phases[index].pattern.run(ram, tick)
     }
 
+    fn foresee(&mut self, pages: u64, tick: Tick, write: &mut dyn FnMut(u64)) -> Option<Result<Work>> {
+        let index = self.index(tick.now);
+        self.phases[index].pattern.foresee(pages, tick, write)
+    }
+
     fn check(&self, ram: &Region) -> Result<()> {
         self.phases.iter().try_for_each(|phase| phase.pattern.check(ram))
     }

@@ -23,6 +23,8 @@ pub(super) struct Figures {
     pub(super) scanned_bytes: u64,
     pub(super) before: Option<(Progress, Progress)>,
     pub(super) during: Option<(Progress, Progress)>,
+    pub(super) vcpus: usize,
+    pub(super) decode_seconds: Option<f64>,
 }
 
 impl Figures {
@@ -34,7 +36,7 @@ impl Figures {
         report.sender_pause = self.sender_pause;
         (report.verify_time, report.verified) = (self.verify_time, self.verified);
         report.throughput = if sending > 0.0 { report.sent_bytes as f64 / sending } else { 0.0 };
-        report.guest_cost = guest_cost(self.before, self.during);
+        report.guest_cost = guest_cost(self.before, self.during, self.vcpus);
         report.tracking = TrackingTax {
             tracker: std::mem::take(&mut report.tracking.tracker),
             first_write_ns: self.first_write_ns,
@@ -52,7 +54,11 @@ fn per_second(span: Option<(Progress, Progress)>, count: impl Fn(&Progress) -> u
     (seconds > 0.0).then(|| (count(&to) - count(&from)) as f64 / seconds)
 }
 
-fn guest_cost(before: Option<(Progress, Progress)>, during: Option<(Progress, Progress)>) -> GuestCost {
+fn guest_cost(
+    before: Option<(Progress, Progress)>,
+    during: Option<(Progress, Progress)>,
+    vcpus: usize,
+) -> GuestCost {
     let (rate_before, rate_during) =
         (per_second(before, |p| p.operations), per_second(during, |p| p.operations));
     let slowdown = rate_before.zip(rate_during).filter(|(b, _)| *b > 0.0).map(|(b, d)| 1.0 - d / b);
@@ -62,5 +68,7 @@ fn guest_cost(before: Option<(Progress, Progress)>, during: Option<(Progress, Pr
         after: None,
         slowdown,
         write_rate: per_second(before, |p| p.written),
+        held_time: during
+            .map(|(from, to)| to.held_ns.saturating_sub(from.held_ns) as f64 / 1e9 / vcpus.max(1) as f64),
     }
 }

@@ -5,7 +5,8 @@ use super::lane::Job;
 use super::Source;
 use crate::error::{Error, Result};
 use crate::guest::monotonic_ns;
-use crate::wire::Message;
+use crate::strategy::Departure;
+use crate::wire::{Message, PostCopy, Writer};
 
 /// Pings by which two machines' clocks are compared.
 const PINGS: usize = 8;
@@ -21,16 +22,33 @@ pub(super) struct Clock {
 
 impl Source {
     pub(super) fn greet(&mut self) -> Result<()> {
-        let (layout, channels) = (self.guest.memory().layout(), self.lanes.len() as u32);
-        let session = monotonic_ns() ^ u64::from(std::process::id()) << 40;
-        for (channel, lane) in (0..).zip(&mut self.lanes) {
-            let hello = Message::Hello { session, channel, channels, layout: layout.clone() };
-            lane.send(Job::Message(hello))?;
-        }
+        self.session = monotonic_ns() ^ u64::from(std::process::id()) << 40;
+        self.say_hello(false)?;
         match self.replies.message()? {
-            Message::Welcome { boot_id: theirs } if theirs == boot_id() && !theirs.is_empty() => Ok(()),
-            Message::Welcome { .. } => self.compare_clocks(),
-            other => Err(Error::link(format!("the destination answered {} to hello", other.name()))),
+            Message::Welcome { boot_id: theirs } if theirs == boot_id() && !theirs.is_empty() => {}
+            Message::Welcome { .. } => self.compare_clocks()?,
+            other => return Err(Error::link(format!("the destination answered {} to hello", other.name()))),
+        }
+        self.teach()
+    }
+
+    /// The first word on each channel; `resume` where they replace others that were lost.
+    pub(super) fn say_hello(&mut self, resume: bool) -> Result<()> {
+        let (layout, session) = (self.guest.memory().layout(), self.session);
+        let channels = (self.lanes.len() + usize::from(self.fault_channel.is_some())) as u32;
+        let first = self.sending.departure == Departure::First;
+        let post_copy = self.fault_channel.is_some().then_some(PostCopy { first, resume });
+        let codec = self.sending.codec();
+        let hello = |channel| {
+            let (layout, codec) = (layout.clone(), codec.cloned());
+            Message::Hello { session, channel, channels, layout, codec, post_copy }
+        };
+        for (channel, lane) in (0..).zip(&mut self.lanes) {
+            lane.send(Job::Message(hello(channel)))?;
+        }
+        match &self.fault_channel {
+            Some(stream) => Writer::new(stream.try_clone()?).message(&hello(channels - 1)),
+            None => Ok(()),
         }
     }
 

@@ -2,14 +2,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use super::encoder::{Encoder, Outlet, Packet};
 use crate::bitmap::Run;
 use crate::error::{Error, Result};
 use crate::guest::{GuestMemory, PAGE};
 use crate::link::Stream;
-use crate::wire::{Message, Writer};
+use crate::report::Coding;
+use crate::wire::{Beat, Message, Writer};
 use crate::world::Sent;
 
 /// Something to send.
@@ -18,18 +21,40 @@ pub(super) enum Job {
     Pages(Vec<Run>),
     /// Pages whose contents were copied before, so that they are those that a tracker was told.
     Copied(Vec<Run>, Vec<u8>),
+    /// Pages of a guest that runs elsewhere: nothing writes to them here.
+    Push(Vec<Run>),
+    /// Pages of zeros.
+    Zeros(Vec<Run>),
+    /// Pages that were encoded.
+    Encoded(Packet),
+    /// What a codec has learnt.
+    Learnt(Arc<Vec<u8>>),
     /// A message.
     Message(Message),
     /// Answer when all before has been sent.
     Barrier(Sender<()>),
 }
 
+impl Job {
+    /// Bytes that an encoder put in the pipe with it.
+    fn queued(&self) -> u64 {
+        match self {
+            Self::Encoded(packet) => packet.encoding.bytes,
+            _ => 0,
+        }
+    }
+}
+
 /// What all lanes of a migration have sent.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    bytes: AtomicU64,
-    pages: AtomicU64,
-    zero_pages: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) pages: AtomicU64,
+    pub(super) zero_pages: AtomicU64,
+    encoded_pages: AtomicU64,
+    coding: Mutex<Coding>,
+    /// The destination's last sign of life, where execution is ahead of memory.
+    pub(super) beat: Mutex<Beat>,
 }
 
 impl Counters {
@@ -38,32 +63,47 @@ impl Counters {
             bytes: self.bytes.load(Relaxed),
             pages: self.pages.load(Relaxed),
             zero_pages: self.zero_pages.load(Relaxed),
+            encoded_pages: self.encoded_pages.load(Relaxed),
             ..Sent::default()
         }
+    }
+
+    /// What encoding did until the last round's end.
+    pub(super) fn coding(&self) -> MutexGuard<'_, Coding> {
+        // Additions leave nothing half done.
+        self.coding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A sending thread and its queue. The queue holds nothing: a job is taken when the one before is on the
-/// link, so that bits cleared "just before sending" are cleared at most one chunk before.
+/// link, so that bits cleared "just before sending" are cleared at most one chunk before. Where an encoder
+/// stands before it, that one takes a job when it has copied and encoded the one before.
 pub(super) struct Lane {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<Result<()>>>,
+    encoder: Option<JoinHandle<Result<()>>>,
 }
 
 impl Lane {
-    /// Sends over `stream`; `find_zeros` names zero pages instead of sending them.
+    /// Sends over `stream` what comes from `encoder`, if there is one; `find_zeros` names zero pages instead of
+    /// sending them.
     pub(super) fn new(
         stream: Stream,
         memory: Arc<GuestMemory>,
         counters: Arc<Counters>,
         find_zeros: bool,
+        encoder: Option<(Encoder, Outlet)>,
     ) -> Result<Self> {
-        let (jobs, queue) = sync_channel(0);
-        let worker = Worker { writer: Writer::new(stream), memory, counters, find_zeros };
+        let failed = |source| Error::System { what: "starting a lane's thread".into(), source };
+        let (jobs, mut queue) = sync_channel(0);
+        let (mut encoding, mut outlet) = (None, None);
+        if let Some((encoder, end)) = encoder {
+            let (thread, ready) = encoder.spawn(queue).map_err(failed)?;
+            (encoding, queue, outlet) = (Some(thread), ready, Some(end));
+        }
+        let worker = Worker { writer: Writer::new(stream), memory, counters, find_zeros, outlet };
         let thread = std::thread::Builder::new().name("lane".into()).spawn(move || worker.run(&queue));
-        let thread =
-            thread.map_err(|source| Error::System { what: "starting a lane's thread".into(), source })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread.map_err(failed)?), encoder: encoding })
     }
 
     /// Hands a job over. An error is that of an earlier job.
@@ -77,11 +117,16 @@ impl Lane {
     /// Ends the thread after the jobs taken so far.
     pub(super) fn close(&mut self) -> Result<()> {
         self.jobs = None;
-        match self.thread.take().map(JoinHandle::join) {
-            None | Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(error))) => Err(error),
-            Some(Err(_)) => Err(Error::link("a lane's thread panicked")),
-        }
+        let (sent, encoded) = (end(self.thread.take()), end(self.encoder.take()));
+        sent.and(encoded)
+    }
+}
+
+fn end(thread: Option<JoinHandle<Result<()>>>) -> Result<()> {
+    match thread.map(JoinHandle::join) {
+        None => Ok(()),
+        Some(Ok(ended)) => ended,
+        Some(Err(_)) => Err(Error::link("a lane's thread panicked")),
     }
 }
 
@@ -109,14 +154,19 @@ struct Worker {
     memory: Arc<GuestMemory>,
     counters: Arc<Counters>,
     find_zeros: bool,
+    outlet: Option<Outlet>,
 }
 
 impl Worker {
     fn run(mut self, queue: &Receiver<Job>) -> Result<()> {
         for job in queue {
-            let before = self.writer.sent();
+            let (before, began, queued) = (self.writer.sent(), Instant::now(), job.queued());
             self.do_job(job)?;
-            self.counters.bytes.fetch_add(self.writer.sent() - before, Relaxed);
+            let sent = self.writer.sent() - before;
+            self.counters.bytes.fetch_add(sent, Relaxed);
+            if let Some(outlet) = self.outlet.as_ref().filter(|_| sent > 0) {
+                outlet.pipe.took(queued, sent, began.elapsed());
+            }
         }
         Ok(())
     }
@@ -124,11 +174,14 @@ impl Worker {
     fn do_job(&mut self, job: Job) -> Result<()> {
         match job {
             Job::Message(message) => self.writer.message(&message)?,
+            Job::Zeros(runs) => self.send_zeros(&runs)?,
+            Job::Encoded(packet) => self.send_encoded(packet)?,
+            Job::Learnt(learnt) => self.writer.learnt(&learnt)?,
             // Nobody waits any more if this fails.
             Job::Barrier(done) => {
                 let _ = done.send(());
             }
-            Job::Pages(runs) => {
+            Job::Pages(runs) | Job::Push(runs) => {
                 let memory = Arc::clone(&self.memory);
                 let (zeros, others) = self.sort(&runs, |page, _| memory.is_zero(page));
                 self.send_zeros(&zeros)?;
@@ -160,6 +213,18 @@ impl Worker {
 
     fn count(&self, runs: &[Run]) {
         self.counters.pages.fetch_add(runs.iter().map(|run| run.pages).sum(), Relaxed);
+    }
+
+    fn send_encoded(&mut self, packet: Packet) -> Result<()> {
+        let Packet { encoding, data, raw_pages } = packet;
+        self.writer.encoded(&encoding, &data)?;
+        self.count(&encoding.runs);
+        self.counters.encoded_pages.fetch_add(encoding.pages() as u64 - raw_pages, Relaxed);
+        if let Some(outlet) = &self.outlet {
+            // An encoder that is gone needs no buffer.
+            let _ = outlet.spare.send(data);
+        }
+        Ok(())
     }
 
     fn send_zeros(&mut self, zeros: &[Run]) -> Result<()> {

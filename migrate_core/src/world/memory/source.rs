@@ -1,22 +1,27 @@
 //! The source: real memory, written by real threads, sent over real sockets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::channels::by_group;
+use super::brakes::Brakes;
+use super::channels::{by_batch, by_group};
+use super::cut::{Cut, Cutter};
 use super::figures::Figures;
 use super::greeting::Clock;
 use super::lane::{self, append, Counters, Job, Lane};
 use super::pace::Pace;
+use super::post_copy::Ahead;
 use super::{Channels, Gauge};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
-use crate::guest::{Guest, PAGE};
+use crate::guest::{monotonic_ns, Guest, PAGE};
+use crate::knobs::Spec;
 use crate::link::Stream;
 use crate::policy::Act;
-use crate::report::{Event, Happening, Report};
-use crate::strategy::{AtSend, Chunk};
-use crate::track::{first_write_ns, Tracker};
+use crate::report::{Event, Happening, Point, Report};
+use crate::strategy::{AtSend, Chunk, Departure};
+use crate::track::{first_write_ns, refuse_blind, Tracker};
 use crate::wire::{Message, Reader};
 use crate::world::{Sent, World};
 
@@ -25,22 +30,50 @@ use crate::world::{Sent, World};
 pub struct Sending {
     /// Name zero pages instead of sending them.
     pub find_zeros: bool,
+    /// How the other pages are encoded; `raw` leaves them as they are.
+    pub codec: Spec,
     /// Compare all pages by checksum before letting go.
     pub verify: bool,
     /// How long the peer may make no progress before it counts as lost.
     pub stall: Duration,
     /// How long the guest runs, and is watched, before the migration starts.
     pub warm_up: Duration,
+    /// Whether the strategy moves execution ahead of memory: what its `departure()` says.
+    pub departure: Departure,
+    /// Send what the guest asks for behind the pushed pages, over the first channel, instead of over a
+    /// channel of its own: what that costs is an experiment.
+    pub one_stream: bool,
+    /// How long the guest is watched at the destination once it runs there; no part of the total time.
+    pub cool_down: Duration,
 }
 
 impl Default for Sending {
     fn default() -> Self {
         Self {
             find_zeros: true,
+            codec: Spec::new("raw"),
             verify: false,
             stall: Duration::from_secs(10),
             warm_up: Duration::from_millis(500),
+            departure: Departure::Never,
+            one_stream: false,
+            cool_down: Duration::ZERO,
         }
+    }
+}
+
+impl Sending {
+    /// The same with pages encoded by `codec`: `raw` sends zero pages too, `zero` names them, and so do all others.
+    #[must_use]
+    pub fn with_codec(self, codec: &Spec) -> Self {
+        let find_zeros = codec.name != "raw";
+        let codec = if codec.name == "zero" { Spec::new("raw") } else { codec.clone() };
+        Self { find_zeros, codec, ..self }
+    }
+
+    /// The codec, if pages are encoded at all.
+    pub(super) fn codec(&self) -> Option<&Spec> {
+        Some(&self.codec).filter(|codec| codec.name != "raw")
     }
 }
 
@@ -50,11 +83,20 @@ pub struct Source {
     pub(super) tracker: Box<dyn Tracker>,
     pub(super) sending: Sending,
     pub(super) lanes: Vec<Lane>,
+    pub(super) ends: Vec<Stream>,
+    pub(super) fault_channel: Option<Stream>,
+    pub(super) session: u64,
+    pub(super) ahead: Ahead,
     pub(super) replies: Reader<Stream>,
     pub(super) counters: Arc<Counters>,
     pub(super) pace: Pace,
     pub(super) clock: Clock,
+    pub(super) brakes: Brakes,
+    pub(super) cut: Arc<Cut>,
+    pub(super) cancelled: Arc<AtomicBool>,
     pub(super) started: Instant,
+    /// The same on the clock that processes share.
+    pub(super) started_ns: u64,
     pub(super) let_go: bool,
     pub(super) events: Vec<Event>,
     pub(super) skipped: u64,
@@ -64,13 +106,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// A guest that is to leave over `streams`, one a channel.
+    /// A guest that is to leave over `streams`, one a channel. Refused with a tracker that cannot see its writes.
     pub fn new(
         guest: Guest,
         tracker: Box<dyn Tracker>,
         streams: Vec<Stream>,
         sending: Sending,
     ) -> Result<Self> {
+        refuse_blind(tracker.as_ref(), guest.memory())?;
         let channels = Channels::open(guest.memory(), streams, &sending)?;
         Ok(Self::over(channels, guest, tracker, sending))
     }
@@ -83,11 +126,19 @@ impl Source {
             tracker,
             sending,
             lanes: channels.lanes,
+            ends: channels.ends,
+            fault_channel: channels.faults,
+            session: 0,
+            ahead: Ahead::default(),
             replies: channels.replies,
             counters: channels.counters,
             pace: Pace::default(),
             clock: Clock::default(),
+            brakes: Brakes::default(),
+            cut: channels.cut,
+            cancelled: Arc::default(),
             started: Instant::now(),
+            started_ns: monotonic_ns(),
             let_go: false,
             events: Vec::new(),
             skipped: 0,
@@ -106,6 +157,11 @@ impl Source {
         Gauge(Arc::clone(&self.counters))
     }
 
+    /// Cuts the connections of a cancelled run from another thread.
+    pub fn cutter(&self) -> Cutter {
+        Cutter(Arc::downgrade(&self.cut))
+    }
+
     /// The guest back, and whether it was let go: then it runs elsewhere and must not run here.
     pub fn into_guest(self) -> (Guest, bool) {
         (self.guest, self.let_go)
@@ -119,10 +175,22 @@ impl Source {
     fn warm_up(&mut self) -> Result<()> {
         self.guest.resume()?;
         let before = self.guest.progress();
-        std::thread::sleep(self.sending.warm_up);
+        self.rest(self.sending.warm_up);
         self.guest.check_alive()?;
         self.figures.before = Some((before, self.guest.progress()));
         Ok(())
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, but not on when the run has been cancelled.
+    fn rest(&self, time: Duration) {
+        let began = Instant::now();
+        while let Some(left) = time.checked_sub(began.elapsed()).filter(|_| !self.is_cancelled()) {
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
     }
 
     pub(super) fn tell(&mut self, message: Message) -> Result<()> {
@@ -136,6 +204,9 @@ impl Source {
         let stop = clear && self.tracker.needs_pause() && self.figures.paused_at.is_zero();
         if stop {
             self.guest.pause();
+        }
+        if clear {
+            self.guest.memory().harvested(pages.clone());
         }
         let scanned = match clear {
             true => self.tracker.harvest(pages, into),
@@ -172,7 +243,8 @@ impl Source {
     }
 
     fn dispatch(&mut self, runs: &[Run]) -> Result<()> {
-        for (group, runs) in by_group(runs, self.lanes.len() as u64) {
+        let split = if self.sending.codec().is_some() { by_batch } else { by_group };
+        for (group, runs) in split(runs, self.lanes.len() as u64) {
             let job = if self.tracker.wants_sent() { self.copy(runs) } else { Job::Pages(runs) };
             self.lanes[group as usize].send(job)?;
         }
@@ -204,6 +276,14 @@ impl Source {
         }
     }
 
+    /// After an error, ends all channels: the guest is ahead of its memory, and both sides must know.
+    fn or_cut(&mut self, result: Result<()>) -> Result<()> {
+        if result.is_err() {
+            self.cut();
+        }
+        result
+    }
+
     pub(super) fn phase(&self, since: Duration) -> f64 {
         self.now().saturating_sub(since).as_secs_f64()
     }
@@ -222,13 +302,14 @@ impl World for Source {
         // A tracker that cannot be had on scratch memory (KVM's) has no figure.
         self.figures.first_write_ns = first_write_ns(self.tracker.name()).ok();
         self.warm_up()?;
-        self.started = Instant::now();
+        (self.started, self.started_ns) = (Instant::now(), monotonic_ns());
         let ready = self.greet().and_then(|()| self.tracker.arm(&Arc::clone(self.guest.memory())));
         ready.map_err(|error| self.with_peers_reason(error))?;
         self.figures.setup = self.phase(Duration::ZERO);
         self.figures.first_page = self.figures.setup;
         let now = self.guest.progress();
         self.figures.during = Some((now, now));
+        self.figures.vcpus = self.guest.vcpus().len();
         Ok(())
     }
 
@@ -241,7 +322,8 @@ impl World for Source {
         let runs = self.prepare(chunk, spilled)?;
         self.skipped += chunk.pages() - runs.iter().map(|run| run.pages).sum::<u64>();
         if self.figures.paused_at.is_zero() {
-            std::thread::sleep(self.pace.ahead(self.counters.sent().bytes));
+            self.rest(self.pace.ahead(self.counters.sent().bytes));
+            self.brakes.regulate(&self.guest, self.started.elapsed());
         }
         self.dispatch(&runs).map_err(|error| self.with_peers_reason(error))
     }
@@ -276,12 +358,12 @@ impl World for Source {
     fn switch_over(&mut self) -> Result<()> {
         let (paused, copied) = (self.figures.paused_at, self.now());
         self.figures.parts.last_pages = self.phase(paused) - self.figures.parts.stop;
-        self.hand_over().map_err(|error| self.with_peers_reason(error))?;
+        self.hand_over(None).map_err(|error| self.with_peers_reason(error))?;
         self.mark(Happening::Acknowledged);
         self.figures.parts.acknowledge = self.phase(copied);
         if self.sending.verify {
             let began = self.now();
-            self.verify()?;
+            self.verify(&Bitmap::full(self.pages()), "the guest stays at the source")?;
             self.figures.verify_time = self.phase(began);
         }
         let began = self.now();
@@ -291,14 +373,46 @@ impl World for Source {
         self.figures.sender_pause = Some(self.phase(paused) - self.figures.verify_time);
         self.figures.total = self.phase(Duration::ZERO);
         self.tracker.disarm();
+        self.brakes.release(&self.guest);
         Ok(())
+    }
+
+    fn depart(&mut self, missing: &Bitmap) -> Result<()> {
+        let moved = self.move_ahead(missing);
+        match self.let_go {
+            true => self.or_cut(moved),
+            false => moved.map_err(|error| self.with_peers_reason(error)),
+        }
+    }
+
+    fn departed(&self) -> bool {
+        self.let_go && self.ahead.has_begun()
+    }
+
+    fn push(&mut self, runs: &[Run], asked: &mut Vec<u64>) -> Result<()> {
+        let pushed = self.push_pages(runs, asked);
+        self.or_cut(pushed)
+    }
+
+    fn serve(&mut self, asked: &mut Vec<u64>) -> Result<()> {
+        let served = self.serve_faults(asked);
+        self.or_cut(served)
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        let finished = self.finish_ahead();
+        self.or_cut(finished)
     }
 
     fn abandon(&mut self, why: &str) {
         self.figures.total = self.phase(Duration::ZERO);
         self.tracker.disarm();
+        if let Some((_, during)) = self.figures.during.as_mut().filter(|_| self.figures.paused_at.is_zero()) {
+            *during = self.guest.progress();
+        }
+        self.brakes.release(&self.guest);
         if self.let_go {
-            return;
+            return self.cut();
         }
         // The destination may be gone already; then there is nobody to tell.
         let _ = self.tell(Message::Failed { reason: why.to_owned() });
@@ -309,20 +423,10 @@ impl World for Source {
     }
 
     fn obey(&mut self, act: &Act) -> Result<()> {
-        let cannot = |what: &str| {
-            let reason = format!("asked to {what}, which the memory world cannot do to its writers yet");
-            Err(Error::Policy { reason, source: None })
-        };
-        match act {
-            Act::Throttle { .. } => cannot("throttle"),
-            Act::Limit { dirty_rate: Some(_), .. } => cannot("limit the rate of writing"),
-            Act::Limit { write_delay: Some(_), .. } => cannot("delay first writes"),
-            Act::Limit { bandwidth: Some(rate), .. } => {
-                self.pace.set(*rate, self.counters.sent().bytes);
-                Ok(())
-            }
-            _ => Ok(()),
+        if let Act::Limit { bandwidth: Some(rate), .. } = act {
+            self.pace.set(*rate, self.counters.sent().bytes);
         }
+        self.brakes.obey(act, &self.guest, self.started.elapsed())
     }
 
     fn events(&mut self) -> Vec<Event> {
@@ -334,6 +438,24 @@ impl World for Source {
         report.memory_bytes = self.guest.memory().bytes();
         report.guest_gap_error = self.figures.guest_gap.map(|_| self.clock.error);
         report.tracking.tracker = self.tracker.name().into();
+        report.faults = self.ahead.faults.as_deref().cloned();
+        report.coding = self.coding();
         self.figures.report(report);
+    }
+
+    fn watch_for(&mut self, cancelled: &Arc<AtomicBool>) {
+        self.cancelled = Arc::clone(cancelled);
+    }
+
+    fn has_let_go(&self) -> bool {
+        self.let_go
+    }
+
+    fn operations(&self) -> Option<u64> {
+        Some(self.guest.progress().operations)
+    }
+
+    fn progress_there(&mut self) -> Vec<Point> {
+        self.seen_there()
     }
 }

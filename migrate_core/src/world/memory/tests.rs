@@ -20,16 +20,16 @@ use crate::track;
 use crate::wire::{Message, Reader, Section, Writer};
 use crate::world::{Migration, Step};
 
-struct Case {
-    guest: GuestSpec,
-    strategy: Spec,
-    policy: Spec,
-    tracker: &'static str,
-    channels: usize,
-    sending: Sending,
+pub(super) struct Case {
+    pub(super) guest: GuestSpec,
+    pub(super) strategy: Spec,
+    pub(super) policy: Spec,
+    pub(super) tracker: &'static str,
+    pub(super) channels: usize,
+    pub(super) sending: Sending,
 }
 
-fn case() -> Case {
+pub(super) fn case() -> Case {
     let sending = Sending {
         verify: true,
         warm_up: Duration::from_millis(20),
@@ -46,11 +46,11 @@ fn case() -> Case {
     }
 }
 
-fn streams(channels: usize) -> (Vec<Stream>, Vec<Stream>) {
+pub(super) fn streams(channels: usize) -> (Vec<Stream>, Vec<Stream>) {
     (0..channels).map(|_| link::pair(Transport::Unix).unwrap()).unzip()
 }
 
-fn migration(case: &Case, near: Vec<Stream>) -> Migration<Source> {
+pub(super) fn migration(case: &Case, near: Vec<Stream>) -> Migration<Source> {
     let guest = Guest::new(&case.guest).unwrap();
     let source = Source::new(guest, track::find(case.tracker).unwrap(), near, case.sending.clone()).unwrap();
     Migration::new(source, strategy::find(&case.strategy).unwrap())
@@ -66,7 +66,7 @@ fn run(case: &Case) -> (Report, Source, Result<Arrived>) {
     (report, source, arrived)
 }
 
-fn assert_running(guest: &Guest) {
+pub(super) fn assert_running(guest: &Guest) {
     let (before, began) = (guest.progress().operations, Instant::now());
     while guest.progress().operations == before {
         assert!(began.elapsed() < Duration::from_secs(20), "the guest does not run");
@@ -75,7 +75,7 @@ fn assert_running(guest: &Guest) {
     guest.check().unwrap();
 }
 
-fn assert_complete(case: &Case) -> Report {
+pub(super) fn assert_complete(case: &Case) -> Report {
     let (report, source, arrived) = run(case);
     assert_eq!((report.outcome, report.reason.as_str()), (Outcome::Completed, ""));
     assert_eq!(report.verified, Some(true));
@@ -124,7 +124,7 @@ fn a_policy_that_gives_up_leaves_the_guest_at_the_source() {
     assert_runs_at_source(source);
 }
 
-fn assert_runs_at_source(source: Source) {
+pub(super) fn assert_runs_at_source(source: Source) {
     let (guest, let_go) = source.into_guest();
     assert!(!let_go);
     assert_running(&guest);
@@ -223,13 +223,16 @@ fn greeted(near: &Stream, pages: u64) -> (Writer<Stream>, Reader<Stream>) {
     let mut output = Writer::new(near.try_clone().unwrap());
     let mut input = Reader::new(near.try_clone().unwrap(), pages);
     let layout = Layout::single(pages * PAGE as u64);
-    output.message(&Message::Hello { session: 1, channel: 0, channels: 1, layout }).unwrap();
+    let (codec, post_copy) = (None, None);
+    output
+        .message(&Message::Hello { session: 1, channel: 0, channels: 1, layout, codec, post_copy })
+        .unwrap();
     assert!(matches!(input.message().unwrap(), Message::Welcome { .. }));
     (output, input)
 }
 
 /// An execution state that can be restored.
-fn some_state() -> ExecutionState {
+pub(super) fn some_state() -> ExecutionState {
     Guest::new(&GuestSpec { layout: Layout::single(1 << 20), ..case().guest }).unwrap().save().unwrap()
 }
 
@@ -286,7 +289,14 @@ fn a_destination_refuses_absurd_guests_with_the_reason() {
         let destination = receive_in_thread(far, Reception::default(), Box::new(restore_known)).unwrap();
         let (mut output, mut input) =
             (Writer::new(near[0].try_clone().unwrap()), Reader::new(near[0].try_clone().unwrap(), 0));
-        let hello = Message::Hello { session: 1, channel: 0, channels: 1, layout: Layout::single(bytes) };
+        let hello = Message::Hello {
+            session: 1,
+            channel: 0,
+            channels: 1,
+            layout: Layout::single(bytes),
+            post_copy: None,
+            codec: None,
+        };
         output.message(&hello).unwrap();
         let told = input.message().unwrap_err().to_string();
         assert!(destination.join().unwrap().is_err());

@@ -1,0 +1,153 @@
+"""A guest that never converges under QEMU's default, under many policies, side by side.
+
+``python examples/never_converges.py [--quick] [--write PAGE]`` migrates the same guest over the same link once for
+each policy and prints a table. Two vCPUs share the guest: one writes three times as fast as the link carries, one
+mostly reads. `--write` puts the table into a page of the documentation, between its marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import switchover as sw
+from switchover.units import format_size, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+P = sw.policies
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A guest that writes faster than its link carries, and the patience of who waits."""
+
+    memory: str
+    link: str
+    writer: str
+    reader: str
+    warm_up: str
+    limit: str
+    period: float
+    timeout: float
+    patience: str
+
+    def guest(self) -> sw.Guest:
+        """A fresh one, the same each time."""
+        return sw.Guest(self.memory, [self.writer, self.reader], seed=7)
+
+
+FULL = Scene(
+    memory="64MiB",
+    link="400Mbit/s",
+    writer="hot-cold:rate=150MB/s,hot_share=0.9,hot_writes=1",
+    reader="kv:rate=1MB/s,mix=b",
+    warm_up="500ms",
+    limit="50ms",
+    period=1.0,
+    timeout=2.0,
+    patience="40s",
+)
+QUICK = Scene(
+    memory="8MiB",
+    link="400Mbit/s",
+    writer="hot-cold:rate=100MB/s,hot_share=1,hot_writes=1",
+    reader="kv:rate=1MB/s,mix=b",
+    warm_up="200ms",
+    limit="10ms",
+    period=0.05,
+    timeout=0.5,
+    patience="3s",
+)
+
+
+def policies(scene: Scene) -> dict[str, P.Policy]:
+    """Rules of the field, each with its defaults but for a blackout limit of 50 ms where it has one."""
+    limit, period = scene.limit, scene.period
+    return {
+        "QEMU default": P.Qemu(limit),
+        "QEMU auto-converge": P.QemuAutoConverge(limit, period=period),
+        "QEMU auto-converge, tail-slow": P.QemuAutoConverge(limit, tail_slow=True, period=period),
+        "QEMU dirty-limit": P.QemuDirtyLimit(limit, period=period),
+        "vMotion SDPS": P.VmotionSdps(limit),
+        "Cloud Hypervisor, throttling": P.CloudHypervisorThrottle(downtime=limit),
+        "Xen": P.Xen(rate=scene.link, most_rate=scene.link),
+        "Xen, libxl": P.XenLibxl(),
+        "no progress": P.NoProgress(),
+        "local minimum": P.LocalMinimum(),
+        "virsh --timeout 2 --timeout-suspend": P.LibvirtTimeout(scene.timeout, limit=limit),
+        "Drafter": P.Drafter(pause=0.0),
+    }
+
+
+def runs(scene: Scene, each: Callable[[str, sw.Report], None]) -> Iterator[tuple[str, sw.Report]]:
+    """A migration under each policy; what has no end of its own is given up after some time."""
+    cap = P.TimeLimit(scene.patience, then="abort")
+    for name, policy in policies(scene).items():
+        with scene.guest() as guest:
+            report = sw.migrate(
+                guest, sw.PreCopy(), policy | cap, sw.Link(scene.link), verify=True, warm_up=scene.warm_up
+            )
+            guest.check()
+        each(name, report)
+        yield name, report
+
+
+HEAD = "| Policy | Ends | Rounds | Total time | Sent | Blackout | Work lost | Effective downtime |"
+
+
+def row(name: str, report: sw.Report) -> str:
+    """A line of the table."""
+    ends = (
+        "yes"
+        if report.outcome == "completed"
+        else f"no: {report.reason}"
+        if report.outcome == "failed"
+        else "no, given up"
+    )
+    cells = [
+        name,
+        ends,
+        str(len(report.rounds)),
+        format_time(report.total_time),
+        format_size(report.sent_bytes),
+        format_time(report.blackout) if report.blackout is not None else "none",
+        format_time(report.brownout["loss"]) if report.brownout is not None else "unknown",
+        format_time(report.effective_downtime) if report.effective_downtime is not None else "-",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(done: list[tuple[str, sw.Report]]) -> str:
+    """All runs, in Markdown."""
+    rule = "|---|---|" + "---:|" * (HEAD.count("|") - 3)
+    return "\n".join([HEAD, rule, *(row(name, report) for name, report in done)])
+
+
+def write(page: Path, text: str) -> None:
+    """Replaces what stands between the marks of `page`."""
+    block = f"<!-- never-converges -->\n{text}\n<!-- /never-converges -->"
+    pattern = re.compile(r"<!-- never-converges -->.*?<!-- /never-converges -->", re.DOTALL)
+    page.write_text(pattern.sub(lambda _: block, page.read_text()))
+
+
+def main() -> None:
+    """Runs it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small guest on a slow link, for a look")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
+    given = parser.parse_args()
+    scene = QUICK if given.quick else FULL
+    done = list(runs(scene, lambda name, report: print(f"{name}: {report!r}", flush=True)))
+    text = table(done)
+    print("\n" + text)
+    if given.write:
+        write(given.write, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    switchover_fuzz::decode("adaptive", data);
+    switchover_fuzz::decode_batch("adaptive", data);
+});

@@ -1,0 +1,106 @@
+//! An index of a trace that answers "how many distinct pages were written in this window" in logarithmic
+//! time, however large the guest.
+//!
+//! A page counts in intervals `from..to` where its first write at or after `from` lies before `to`: a write
+//! whose page was last written before `from`. With the writes in order of time, that is the number of
+//! writes in a range of positions whose "previous interval" is less than `from`: a wavelet matrix
+//! (Claude, Navarro and Ordóñez, "The wavelet matrix", 2015) answers it one bit of the number at a time.
+
+use super::Trace;
+
+/// Bits of one level, with the number of ones before each word.
+#[derive(Debug, Clone)]
+struct Level {
+    words: Vec<u64>,
+    before: Vec<u32>,
+    zeros: u32,
+}
+
+impl Level {
+    fn new(bits: impl ExactSizeIterator<Item = bool>) -> Self {
+        let count = bits.len();
+        let mut words = vec![0u64; count / 64 + 1];
+        bits.enumerate().filter(|(_, bit)| *bit).for_each(|(at, _)| words[at / 64] |= 1 << (at % 64));
+        let sum = |ones: &mut u32, word: &u64| Some(std::mem::replace(ones, *ones + word.count_ones()));
+        let before: Vec<u32> = words.iter().scan(0, sum).collect();
+        let ones: u32 = words.iter().map(|word| word.count_ones()).sum();
+        Self { words, before, zeros: count as u32 - ones }
+    }
+
+    /// Ones before position `at`.
+    fn ones(&self, at: u32) -> u32 {
+        let (word, bit) = (at as usize / 64, at % 64);
+        self.before[word] + (self.words[word] & ((1 << bit) - 1)).count_ones()
+    }
+}
+
+/// Counts the distinct pages written in any window of a trace, for one stripe of its pages.
+#[derive(Debug, Clone)]
+pub struct WriteIndex {
+    /// Where each interval's writes begin; one more than there are intervals.
+    starts: Vec<u32>,
+    /// From the highest bit of "previous interval + 1" to the lowest.
+    levels: Vec<Level>,
+}
+
+impl WriteIndex {
+    /// Of the pages of `trace` in `pages`; at most 2^32 - 1 writes.
+    pub fn of(trace: &Trace, pages: std::ops::Range<u64>) -> Self {
+        let mut last = vec![0u32; (pages.end - pages.start) as usize];
+        let (mut starts, mut previous) = (vec![0u32], Vec::new());
+        for index in 0..trace.intervals() {
+            let within = |run: &&crate::bitmap::Run| run.first < pages.end && run.end() > pages.start;
+            for run in trace.written(index).iter().filter(within) {
+                for page in run.first.max(pages.start)..run.end().min(pages.end) {
+                    let last = &mut last[(page - pages.start) as usize];
+                    previous.push(std::mem::replace(last, index + 1));
+                }
+            }
+            starts.push(previous.len() as u32);
+        }
+        let bits = u32::BITS - trace.intervals().leading_zeros();
+        Self { starts, levels: (0..bits).rev().map(|bit| level(&mut previous, bit)).collect() }
+    }
+
+    /// Writes in it.
+    pub fn writes(&self) -> u64 {
+        self.starts.last().copied().unwrap_or(0).into()
+    }
+
+    /// Distinct pages written in intervals `from..to`.
+    pub fn distinct(&self, from: u32, to: u32) -> u64 {
+        let last = self.starts.len() - 1;
+        let (from, to) = (from.min(last as u32), to.min(last as u32));
+        if from >= to {
+            return 0;
+        }
+        self.less(self.starts[from as usize], self.starts[to as usize], from + 1).into()
+    }
+
+    /// Writes in positions `from..to` whose number is less than `limit`.
+    fn less(&self, mut from: u32, mut to: u32, limit: u32) -> u32 {
+        let (mut less, count) = (0, self.levels.len());
+        if limit >> count != 0 {
+            return to - from;
+        }
+        for (index, level) in self.levels.iter().enumerate() {
+            let (ones_from, ones_to) = (level.ones(from), level.ones(to));
+            if limit >> (count - 1 - index) & 1 == 1 {
+                less += (to - from) - (ones_to - ones_from);
+                (from, to) = (level.zeros + ones_from, level.zeros + ones_to);
+            } else {
+                (from, to) = (from - ones_from, to - ones_to);
+            }
+        }
+        less
+    }
+}
+
+/// The level of `bit`, and the numbers sorted by it for the next one.
+fn level(numbers: &mut Vec<u32>, bit: u32) -> Level {
+    let level = Level::new(numbers.iter().map(|number| number >> bit & 1 == 1));
+    let (ones, zeros): (Vec<u32>, Vec<u32>) = numbers.iter().partition(|number| **number >> bit & 1 == 1);
+    *numbers = zeros;
+    numbers.extend(ones);
+    level
+}

@@ -1,0 +1,34 @@
+//! What a migration costs beside sending pages.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Fixed costs in seconds, 0 by default: fit them to runs of the world that is to be predicted. Round
+/// trips of the link are counted beside them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Costs {
+    /// From the start to the first page: the destination's memory, arming the tracker.
+    pub setup: f64,
+    /// Reading the dirty log of a GiB of memory.
+    pub scan_per_gib: f64,
+    /// Ending a round, the dirty log not counted.
+    pub round: f64,
+    /// Stopping the vCPUs.
+    pub stop: f64,
+    /// Sending, loading and acknowledging the execution state.
+    pub load: f64,
+    /// From the word to run to the guest's first instruction.
+    pub resume: f64,
+}
+
+impl Costs {
+    pub(super) fn validate(&self) -> Result<()> {
+        let all = [self.setup, self.scan_per_gib, self.round, self.stop, self.load, self.resume];
+        match all.iter().all(|cost| (0.0..=1e6).contains(cost)) {
+            true => Ok(()),
+            false => Err(Error::usage(format!("costs must be from 0 to 1000000 seconds each: {self:?}"))),
+        }
+    }
+}

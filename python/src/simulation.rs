@@ -1,0 +1,95 @@
+//! Simulated migrations.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use migrate_core::knobs::Spec;
+use migrate_core::policy::Policy;
+use migrate_core::report::Report;
+use migrate_core::world::sim::{self, scaled, Scenario, Sim, Trial};
+use migrate_core::world::{Migration, Step};
+use pyo3::prelude::*;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::errors::to_python;
+use crate::registry::parse;
+use crate::trace::Trace;
+use crate::{interrupt, policy};
+
+/// A simulation as Python asks for it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plan {
+    strategy: Spec,
+    scenario: Scenario,
+    /// Follow one page in so many.
+    sample: u64,
+    /// What the report says about who took part.
+    policy: Value,
+    guest: Value,
+    codec: Value,
+}
+
+impl Plan {
+    fn report(&self) -> Report {
+        let mut strategy = serde_json::json!(self.strategy);
+        strategy["codec"] = self.codec.clone();
+        Report {
+            strategy,
+            policy: self.policy.clone(),
+            link: serde_json::json!(self.scenario.link),
+            guest: self.guest.clone(),
+            ..Report::default()
+        }
+    }
+}
+
+/// Runs a migration of `trace`: the report as JSON, and the error behind a failure. `policy` and `watchers`
+/// are specs as JSON, or callables from a round's JSON to a decision's.
+#[pyfunction]
+pub fn simulate(
+    py: Python<'_>,
+    trace: &Trace,
+    plan: &str,
+    policy: &Bound<'_, PyAny>,
+    watchers: Vec<(String, Bound<'_, PyAny>)>,
+) -> PyResult<(String, Option<PyErr>)> {
+    let plan: Plan = parse(py, "simulation", plan)?;
+    let mut policy = policy::out_of(policy)?;
+    let mut watchers = watchers
+        .into_iter()
+        .map(|(name, given)| Ok((name, policy::out_of(&given)?)))
+        .collect::<PyResult<Vec<(String, Box<dyn Policy>)>>>()?;
+    let replay = py.detach(|| trace.replay(plan.sample)).map_err(|error| to_python(py, error))?;
+    let made = scaled(&plan.strategy, &replay)
+        .and_then(|strategy| Ok(Migration::new(Sim::new(replay, plan.scenario.clone())?, strategy)));
+    let mut migration = made.map_err(|error| to_python(py, error))?;
+    let cancelled = migration.canceller();
+    let cancel = || cancelled.store(true, Ordering::Relaxed);
+    let next = |migration: &mut Migration<Sim>| interrupt::run(py, &cancel, || Ok(migration.next_round()));
+    while let Step::Decide(round) = next(&mut migration)? {
+        py.detach(|| migration.judge(&round, policy.as_mut(), &mut watchers));
+    }
+    let error = migration.take_error().map(|error| to_python(py, error));
+    let (report, _) = migration.finish(plan.report());
+    Ok((report.to_json(), error))
+}
+
+/// Outcome, total time, blackout, bytes, rounds and slowdown of a trial.
+type Verdict = (String, f64, f64, u64, u32, f64);
+
+/// Runs many simulations on all cores; `trials` is a list of trials as JSON.
+#[pyfunction]
+pub fn simulate_many(py: Python<'_>, trace: &Trace, trials: &str, sample: u64) -> PyResult<Vec<Verdict>> {
+    let trials: Vec<Trial> = parse(py, "trials", trials)?;
+    let cancelled = AtomicBool::new(false);
+    let verdicts = interrupt::run(py, &|| cancelled.store(true, Ordering::Relaxed), || {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        sim::batch(&trace.replay(sample)?, &trials, threads, &cancelled)
+    })?;
+    let row = |v: sim::Verdict| {
+        let outcome = crate::registry::text(&v.outcome)?.trim_matches('"').to_owned();
+        Ok((outcome, v.total_time, v.blackout, v.sent_bytes, v.rounds, v.slowdown))
+    };
+    verdicts.into_iter().map(row).collect()
+}

@@ -1,0 +1,66 @@
+"""``switchover simulate``: what would have become of a migration of a recorded guest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+import switchover as sw
+
+from . import show
+
+
+@click.command()
+@click.argument("trace", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-s",
+    "--strategy",
+    default="pre-copy",
+    show_default=True,
+    help="How memory moves, as NAME[:KNOB=VALUE,...].",
+)
+@click.option(
+    "-p",
+    "--policy",
+    "policies",
+    multiple=True,
+    default=("downtime-limit",),
+    show_default=True,
+    help="When to switch over, as NAME[:KNOB=VALUE,...]; each of several is a run of its own.",
+)
+@click.option("-l", "--link", default="1Gbit/s", show_default=True, metavar="BANDWIDTH[,RTT[,JITTER]]")
+@click.option(
+    "--start", multiple=True, default=("0s",), show_default=True, help="Where in the trace; several are runs."
+)
+@click.option("--zero-share", default=0.0, show_default=True, help="Share of pages that are zero until written.")
+@click.option("--longest", default="1h", show_default=True, help="Simulated time after which a run counts as failed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
+def simulate(
+    trace: Path,
+    *,
+    strategy: str,
+    policies: tuple[str, ...],
+    link: str,
+    start: tuple[str, ...],
+    zero_share: float,
+    longest: str,
+    as_json: bool,
+) -> int:
+    """Simulate migrations of the guest that TRACE watched, under each policy and from each start."""
+    guest, plan = sw.Trace.load(trace), sw.strategies.parse(strategy)
+    runs = [(policy, at) for policy in policies for at in start]
+    reports = [
+        sw.simulate(guest, plan, sw.policies.parse(policy), link, start=at, zero_share=zero_share, longest=longest)
+        for policy, at in runs
+    ]
+    if as_json:
+        click.echo(json.dumps([report.data for report in reports], indent=2))
+    else:
+        names = [policy if len(start) == 1 else f"{policy} from {at}" for policy, at in runs]
+        show.console().print(show.table(zip(names, reports, strict=True), title=f"{strategy} over {link}: {guest!r}"))
+        for name, report in zip(names, reports, strict=True):
+            if report.reason:
+                click.echo(f"{name}: {report.outcome}: {report.reason}")
+    return 0 if all(report.outcome == "completed" for report in reports) else 1

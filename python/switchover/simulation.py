@@ -1,0 +1,176 @@
+"""The simulator: migrations of traces, on a virtual clock."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from switchover import _native, policies, strategies, units
+from switchover.errors import PolicyError, SwitchoverError, UsageError
+from switchover.link import Link
+from switchover.migration import named
+from switchover.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from switchover.trace import Trace
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a migration costs beside sending pages and the link's round trips; nothing by default.
+
+    Args:
+        setup: From the start to the first page: the destination's memory, arming the tracker.
+        scan_per_gib: Reading the dirty log of a GiB of memory.
+        round: Ending a round, the dirty log not counted.
+        stop: Stopping the vCPUs.
+        load: Sending, loading and acknowledging the execution state.
+        resume: From the word to run to the guest's first instruction.
+
+        >>> Costs(stop="2ms").stop
+        0.002
+    """
+
+    setup: units.Time = 0.0
+    scan_per_gib: units.Time = 0.0
+    round: units.Time = 0.0
+    stop: units.Time = 0.0
+    load: units.Time = 0.0
+    resume: units.Time = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            object.__setattr__(self, name, units.parse_time(value, f"Costs: {name}"))
+
+
+def simulate(
+    trace: Trace,
+    strategy: strategies.Strategy | str = "pre-copy",
+    policy: policies.Judge | str = "downtime-limit",
+    link: Link | str = "1Gbit/s",
+    *,
+    start: units.Time = 0.0,
+    costs: Costs | None = None,
+    zero_share: float = 0.0,
+    shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
+    longest: units.Time = "24h",
+    sample: int = 1,
+) -> Report:
+    """What would have become of a migration of the guest that `trace` watched.
+
+    The strategy, the policy and the loop are those that move real memory; the guest is the trace, the link a
+    model, the clock virtual. The same arguments give the same report, to the byte. Within its interval a page is
+    taken to be written once, at a moment of its own; what was written again within the interval is not in a trace.
+
+    Args:
+        trace: What the guest writes. At its end it is entered again from its start.
+        strategy: How memory moves.
+        policy: Asked at each round's end, as in `migrate`.
+        link: It must have a bandwidth. Its jitter counts with its mean.
+        start: Where in the trace the migration starts.
+        costs: What a migration costs beside sending.
+        zero_share: Share of the pages that are zero until the trace writes them.
+        shadow: Policies that watch.
+        longest: Simulated time after which a run that does not end is failed.
+        sample: Follow one page in so many, which stands for its neighbours: faster, with a sampling error.
+
+        >>> import switchover as sw
+        >>> trace = sw.Trace.generate("256MiB", sw.workloads.HotCold(rate="40MB/s"), duration="10s")
+        >>> report = sw.simulate(trace, sw.PreCopy(), sw.policies.DowntimeLimit("100ms"), "1Gbit/s,0.5ms")
+        >>> report.outcome, report.blackout < 0.15
+        ('completed', True)
+
+    Raises:
+        PolicyError: A policy in Python raised; that is the cause.
+    """
+    plan_of, judge = strategies.registry.of(strategy), policies.of(policy)
+    scenario = _scenario(link, start, costs, zero_share, longest)
+    plan = {
+        "strategy": plan_of.spec(),
+        "scenario": scenario,
+        "sample": units.parse_count(sample, "sample"),
+        "policy": policies.spec_of(judge),
+        "guest": {"trace": trace.metadata},
+        "codec": plan_of.codec.spec(),
+    }
+    watchers = [(name, policies.to_native(watcher)) for name, watcher in named(shadow).items()]
+    text, error = _native.simulate(trace.native(), json.dumps(plan), policies.to_native(judge), watchers)
+    report = Report.from_json(text)
+    report.error = error if isinstance(error, SwitchoverError) else None
+    if isinstance(error, PolicyError) and error.__cause__ is not None:
+        raise error
+    return report
+
+
+VERDICT = np.dtype(
+    [
+        ("outcome", "U9"),
+        ("total_time", "f8"),
+        ("blackout", "f8"),
+        ("sent_bytes", "u8"),
+        ("rounds", "u4"),
+        ("slowdown", "f8"),
+    ]
+)
+"""What a simulated run came to; a blackout that is no number belongs to a run that did not complete."""
+
+
+def simulate_many(trace: Trace, runs: Iterable[Mapping[str, Any]], *, sample: int = 1) -> NDArray[Any]:
+    """Many simulations of one trace, on all cores with the interpreter released.
+
+    Args:
+        trace: What the guest writes.
+        runs: For each run its arguments, as `simulate` takes them: `strategy`, `policy`, `link`, `start`, `costs`,
+            `zero_share`, `longest`. Policies are those of `switchover.policies`.
+        sample: Follow one page in so many.
+
+    Returns:
+        A structured array of `VERDICT`, a row for each run in the same order.
+
+        >>> import switchover as sw
+        >>> trace = sw.Trace.generate("64MiB", sw.workloads.Zipf(rate="20MB/s"), duration="5s")
+        >>> limits = ("50ms", "100ms", "300ms")
+        >>> rows = sw.simulate_many(trace, [{"policy": sw.policies.DowntimeLimit(limit)} for limit in limits])
+        >>> bool((rows["blackout"] < 0.3).all()), len(rows)
+        (True, 3)
+    """
+    trials = json.dumps([_trial(**run) for run in runs])
+    return np.array(_native.simulate_many(trace.native(), trials, units.parse_count(sample, "sample")), dtype=VERDICT)
+
+
+def _trial(
+    *,
+    strategy: strategies.Strategy | str = "pre-copy",
+    policy: policies.Policy | str = "downtime-limit",
+    link: Link | str = "1Gbit/s",
+    start: units.Time = 0.0,
+    costs: Costs | None = None,
+    zero_share: float = 0.0,
+    longest: units.Time = "24h",
+) -> dict[str, Any]:
+    return {
+        "strategy": strategies.registry.of(strategy).spec(),
+        "policy": policies.registry.of(policy).spec(),
+        "scenario": _scenario(link, start, costs, zero_share, longest),
+    }
+
+
+def _scenario(
+    link: Link | str, start: units.Time, costs: Costs | None, zero_share: float, longest: units.Time
+) -> dict[str, Any]:
+    if not 0 <= zero_share <= 1:
+        raise UsageError(f"zero_share must be from 0 to 1, not {zero_share}")
+    return {
+        "link": Link.of(link).spec(),
+        "costs": asdict(costs or Costs()),
+        "start": units.parse_time(start, "start"),
+        "zero_share": zero_share,
+        "longest": units.parse_time(longest, "longest"),
+    }

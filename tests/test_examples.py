@@ -1,0 +1,49 @@
+"""Examples, small."""
+
+import re
+import sys
+from importlib import util
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(name):
+    spec = util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_guest_that_never_converges_under_many_policies(tmp_path):
+    example = load("never_converges")
+    done = dict(example.runs(example.QUICK, lambda name, report: None))
+    assert len(done) >= 8
+    # Whether it converges hangs on how busy this machine is; it holds nobody back in any case.
+    assert done["QEMU default"].guest_cost["held_time"] == 0
+    ended = {name for name, report in done.items() if report.outcome == "completed"}
+    throttled = {"QEMU auto-converge", "QEMU auto-converge, tail-slow", "vMotion SDPS"}
+    assert throttled <= ended
+    for name in throttled:
+        assert done[name].guest_cost["held_time"] > 0
+    for name in ended:
+        assert done[name].verified is True
+        # A machine so busy that the guest did nothing in its warm-up leaves nothing to compare with.
+        if done[name].brownout is not None:
+            assert done[name].effective_downtime >= done[name].blackout
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- never-converges -->\nold\n<!-- /never-converges -->\nafter\n")
+    example.write(page, example.table(list(done.items())))
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("before", "after", len(done) + 6)
+
+
+def test_the_page_shows_its_output():
+    """Every policy of the example has its line in the documentation."""
+    example = load("never_converges")
+    page = (ROOT / "docs" / "throttling.md").read_text()
+    shown = re.search(r"<!-- never-converges -->\n(.*?)<!-- /never-converges -->", page, re.DOTALL).group(1)
+    assert shown.startswith(example.HEAD)
+    for name in example.policies(example.FULL):
+        assert f"| {name} |" in shown
