@@ -16,6 +16,8 @@ __all__ = [
     "Receiver",
     "Recording",
     "Session",
+    "StreamLines",
+    "StreamPages",
     "StreamReceiver",
     "Trace",
     "Tracker",
@@ -25,6 +27,12 @@ __all__ = [
     "probe_process",
     "simulate",
     "simulate_many",
+    "stream_core",
+    "stream_devices",
+    "stream_diff",
+    "stream_extract",
+    "stream_squash",
+    "stream_summary",
 ]
 
 PAGE: Final[int]

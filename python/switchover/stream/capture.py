@@ -165,7 +165,8 @@ class Capture:
     @property
     def machine(self) -> str | None:
         """The machine type in full; none for types up to 2.3."""
-        return self.summary["machine"]
+        found: str | None = self.summary["machine"]
+        return found
 
     @property
     def page_bytes(self) -> int:

@@ -18,7 +18,15 @@ struct Sent {
 impl Sent {
     fn bytes(&self) -> Vec<u8> {
         let mut head = [MAGIC, VERSION.to_be_bytes()].concat();
-        let words = [self.flags, 128, self.pages.len() as u32, self.payload.len() as u32, 0, 7, self.zeros.len() as u32];
+        let words = [
+            self.flags,
+            128,
+            self.pages.len() as u32,
+            self.payload.len() as u32,
+            0,
+            7,
+            self.zeros.len() as u32,
+        ];
         head.extend(words.iter().flat_map(|word| word.to_be_bytes()));
         head.resize(64, 0);
         head.extend(b"pc.ram");
@@ -48,7 +56,9 @@ struct Seen {
 impl Sink for Seen {
     fn event(&mut self, _: At, event: &Event<'_>, _: &Blocks) -> Result<()> {
         self.texts.push(match event {
-            Event::Page(Page { offset, content: Content::Raw(bytes), .. }) => format!("{offset:#x} {}", bytes[0]),
+            Event::Page(Page { offset, content: Content::Raw(bytes), .. }) => {
+                format!("{offset:#x} {}", bytes[0])
+            }
             Event::Page(Page { offset, content, .. }) => format!("{offset:#x} {content:?}"),
             Event::Channel { number, .. } => format!("channel {number}"),
             Event::Sync => "sync".into(),
@@ -128,7 +138,10 @@ fn raw_pages_zeros_and_points_of_synchronisation() {
     for piece in [1, 100, usize::MAX >> 1] {
         let (seen, done) = read(&bytes, piece, false);
         done.unwrap();
-        assert_eq!(seen.texts, ["channel 3", "packet", "0x5000 Fill(0)", "0x1000 5", "0x0 6", "packet", "sync"]);
+        assert_eq!(
+            seen.texts,
+            ["channel 3", "packet", "0x5000 Fill(0)", "0x1000 5", "0x0 6", "packet", "sync"]
+        );
     }
 }
 
@@ -138,7 +151,8 @@ fn a_compressed_stream_goes_on_over_packets() {
         for piece in [1, 7, usize::MAX >> 1] {
             let (seen, done) = read(&compressed(zlib), piece, false);
             done.unwrap();
-            let expected = ["channel 3", "packet", "0x3000 Fill(0)", "0x1000 1", "0x2000 2", "packet", "0x9000 Fill(0)"];
+            let expected =
+                ["channel 3", "packet", "0x3000 Fill(0)", "0x1000 1", "0x2000 2", "packet", "0x9000 Fill(0)"];
             assert_eq!(seen.texts[..7], expected);
             assert_eq!(seen.texts[7..], ["sync", "packet", "0x4000 3"]);
         }
