@@ -5,7 +5,7 @@
 //!
 //! Sections of devices carry no length. Where the VM description was seen beforehand, it gives their
 //! [`lengths`](Parser::expect_lengths); otherwise a section ends where its footer is followed by what can begin
-//! another element (see [`device`]).
+//! another element.
 //!
 //! Layout: QEMU, `migration/savevm.c` (`qemu_loadvm_state_main`) and `migration/ram.c` (`ram_load_precopy`).
 
