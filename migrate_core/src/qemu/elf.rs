@@ -1,7 +1,7 @@
 //! A capture as an ELF core file of the guest's physical memory, for gdb, crash and Volatility.
 //!
 //! The stream says where shared memory lies and nothing else: the address of a RAM block is taken from the caller, or
-//! known for the machines of [`layout`]. Blocks without an address are left out. The processors' registers are in the
+//! known for `pc` and `q35` machines. Blocks without an address are left out. The processors' registers are in the
 //! notes, as the VM description lets them be read (x86-64).
 //!
 //! Layout: System V ABI, "Program Header"; Linux, `struct elf_prstatus`; QEMU, `target/i386/arch_dump.c` for the note
