@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 def main() -> None:
     """Runs the demo and replaces what stands between the marks."""
     command = [sys.executable, "-m", "switchover", "demo", "--reports", str(ROOT / "reports")]
-    wide = os.environ | {"COLUMNS": "136"}
+    wide = os.environ | {"COLUMNS": "142"}
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=wide).stdout
     # The rounds of the last run, and the table.
     lines = output.splitlines()

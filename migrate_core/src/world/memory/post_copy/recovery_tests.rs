@@ -43,7 +43,7 @@ fn carry(mut from: Stream, mut to: Stream, left: &AtomicI64, cut: Cut) {
                 Cut::Drop => {}
                 // To disconnect a TCP socket is to reset its connection.
                 Cut::Reset => {
-                    [&from, &to].into_iter().for_each(|end| rustix::net::connect_unspec(end).unwrap())
+                    [&from, &to].into_iter().for_each(|end| rustix::net::connect_unspec(end).unwrap());
                 }
                 // Swallows what comes, until somebody gives up.
                 Cut::Silence => while matches!(from.read(&mut buffer), Ok(1..)) {},
