@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use migrate_core::knobs::Spec;
-use migrate_core::policy::{self as core, Decision, Round};
+use migrate_core::policy::{self as core, Decision, Round, Sample};
 use migrate_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -62,5 +62,13 @@ impl Policy {
         history.extend(earlier);
         let decision = policy.decide(&round, history).map_err(|error| to_python(py, error))?;
         text(&decision)
+    }
+
+    /// Shows it how the copy stands in the middle of a round; its decision, if it makes one there.
+    fn sample(&self, py: Python<'_>, sample: &str) -> PyResult<Option<String>> {
+        let sample: Sample = parse(py, "sample", sample)?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let decision = state.0.sample(&sample).map_err(|error| to_python(py, error))?;
+        decision.map(|decision| text(&decision)).transpose()
     }
 }

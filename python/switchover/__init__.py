@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from switchover import codecs, contents, errors, policies, strategies, trackers, units, workloads
+    from switchover import codecs, contents, errors, policies, qemu, strategies, trackers, units, workloads
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from switchover.migration import Migration, migrate
     from switchover.receiver import Receiver
     from switchover.report import Report
-    from switchover.round import Round
+    from switchover.round import Round, Sample
     from switchover.strategies import PreCopy, StopAndCopy
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Receiver",
     "Report",
     "Round",
+    "Sample",
     "StopAndCopy",
     "StreamError",
     "SwitchoverError",
@@ -63,6 +64,7 @@ __all__ = [
     "errors",
     "migrate",
     "policies",
+    "qemu",
     "strategies",
     "trackers",
     "units",
@@ -78,11 +80,11 @@ _HOMES = {
     "switchover.migration": ("Migration", "migrate"),
     "switchover.receiver": ("Receiver",),
     "switchover.report": ("Report",),
-    "switchover.round": ("Round",),
+    "switchover.round": ("Round", "Sample"),
     "switchover.strategies": ("PreCopy", "StopAndCopy"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("codecs", "contents", "errors", "policies", "strategies", "trackers", "units", "workloads")
+_MODULES = ("codecs", "contents", "errors", "policies", "qemu", "strategies", "trackers", "units", "workloads")
 
 
 def __getattr__(name: str) -> Any:

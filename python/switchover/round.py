@@ -73,3 +73,30 @@ class Round:
         if math.isinf(self.expected_blackout):
             data["expected_blackout"] = None
         return json.dumps(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How the copy stands in the middle of a round. Times in seconds, sizes in bytes, rates in bytes per second.
+
+    A policy of yours that has a method `sample(sample)` is shown one every 100 ms, and may answer with a decision.
+
+    Attributes:
+        round: The round under way.
+        elapsed: Time since the migration's start.
+        bandwidth: Over the last 100 ms or more; 0 before there is one.
+        remaining_bytes: What is still to be sent of this round; what was written since the harvest is not in it.
+        sent_bytes: Bytes put on the link since the migration's start.
+        memory_bytes: The guest's memory.
+    """
+
+    round: int = 0
+    elapsed: float = 0.0
+    bandwidth: float = 0.0
+    remaining_bytes: int = 0
+    sent_bytes: int = 0
+    memory_bytes: int = 0
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(asdict(self))

@@ -1,0 +1,595 @@
+"""Migrations of real VMs: the call that does it all, and the loop behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from switchover import policies, units
+from switchover.decision import Decision
+from switchover.errors import PolicyError, QmpError, SwitchoverError, UsageError
+from switchover.migration import _named
+from switchover.qemu import account, incoming, plan, recovery
+from switchover.qemu.abilities import Abilities
+from switchover.qemu.cpu import Usage
+from switchover.qemu.features import Features
+from switchover.qemu.figures import Ledger, Look
+from switchover.qemu.guardian import Guardian
+from switchover.qemu.heartbeat import Beats
+from switchover.qemu.judge import Judge
+from switchover.qemu.qmp import Address, Event, Qmp, parse_address
+from switchover.qemu.settings import Setter, running
+from switchover.qemu.vantage import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from switchover.report import Report
+    from switchover.round import Round
+
+TICK = 0.1
+LIVE = ("setup", "wait-unplug", "active")
+FINAL = ("completed", "failed", "cancelled")
+# The source has said that all is done; the destination's last words are worth so long a wait.
+LAST_WORDS = 5.0
+TRIES = 3
+
+
+class Migration:
+    """A migration of a VM under way: the loop that `migrate` runs for you.
+
+    Entering the context starts it; iterating gives the live rounds; leaving it ends it, cancelled if it was not over,
+    and puts back all settings. Then `report` is there. Arguments are those of `migrate`.
+    """
+
+    def __init__(
+        self,
+        source: Qmp | Address,
+        to: Qmp | Address,
+        strategy: object = "pre-copy",
+        policy: policies.Judge | str | None = None,
+        *,
+        destination: Qmp | Address | None = None,
+        features: Features | dict[str, Any] | str | None = None,
+        shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
+        heartbeat: tuple[Address, Address] | None = None,
+        observer: tuple[Address, Address] | None = None,
+        recover: bool = True,
+        stall_timeout: units.Time = "60s",
+        timeout: units.Time = "30s",
+    ) -> None:
+        self._timeout = units.parse_time(timeout, "timeout")
+        self._stall = units.parse_time(stall_timeout, "stall_timeout")
+        self._owned: list[Qmp] = []
+        self._given = (source, to, destination)
+        self._strategy, self.features = strategy, Features.of(features)
+        self._policy = None if policy is None else policies.of(policy)
+        self._judge = None if self._policy is None else Judge(self._policy)
+        self._watchers = {name: Judge(watcher) for name, watcher in _named(shadow).items()}
+        self._lines = (heartbeat, observer)
+        self._beats: list[Beats | None] = [None, None]
+        self._recover = recover
+        self._recovered = 0
+        self._setters: list[Setter] = []
+        self._events: queue.SimpleQueue[tuple[str, Event] | None] = queue.SimpleQueue()
+        self._deaf: list[Callable[[], None]] = []
+        self._guardian: Guardian | None = None
+        self._started = 0.0
+        self._report: Report | None = None
+        self.ledger = Ledger()
+        self.moments = Moments()
+        self.events: list[dict[str, Any]] = []
+        """What happened when, as the report has it."""
+        self._status = "none"
+        self._why: tuple[str, str] | None = None
+        self._error: SwitchoverError | None = None
+        self._ordered: Round | None = None
+        self._cancelled = False
+        self._limited_vcpus = False
+        self._stop_arrived = False
+        self.last_sync: float | None = None
+        """When the dirty bitmap was harvested for the last round, which no policy is asked about."""
+
+    # Beginning
+
+    def __enter__(self) -> Self:
+        if self._report is not None or self._guardian is not None:
+            raise UsageError("a migration runs once; make another")
+        try:
+            self._connect()
+            self._prepare()
+            self._listen()
+            self._start()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def _connect(self) -> None:
+        source, to, destination = self._given
+        self.source = self._qmp(source)
+        is_uri = isinstance(to, str) and plan.scheme_of(to)
+        if not is_uri and destination is not None:
+            raise UsageError("two destinations' monitors were given; `to` is then an address such as tcp:HOST:PORT")
+        there = destination if is_uri else to
+        self.destination = None if there is None else self._qmp(there)
+        self.uri = str(to) if is_uri else incoming.HERE
+        local = [side.pid is not None for side in (self.source, self.destination) if side is not None]
+        self.moments.one_clock = len(local) == 2 and all(local)
+
+    def _qmp(self, given: Qmp | Address) -> Qmp:
+        if isinstance(given, Qmp):
+            return given
+        self._owned.append(Qmp(given, self._timeout))
+        return self._owned[-1]
+
+    def _prepare(self) -> None:
+        """Finds out what cannot be before anything is set."""
+        abilities = [None if side is None else Abilities(side) for side in (self.source, self.destination)]
+        here, there = abilities
+        assert here is not None  # noqa: S101  there is a source
+        self.versions = [None if each is None else each.version for each in abilities]
+        self._check_source()
+        to_file = plan.scheme_of(self.uri) == "file"
+        if self.destination is not None:
+            incoming.check(self.destination)
+        self.plan = plan.make(self._strategy, self.features, self._policy, self.uri, here, there)
+        self._ran = running(self.source)
+        self.usage = [None if side is None else Usage(side) for side in (self.source, self.destination)]
+        self.guest = account.guest(self.source)
+        self._guardian = Guardian()
+        self._set(self.destination, there, self.plan.destination, "destination")
+        self._set(self.source, here, self.plan.source, "source")
+        if self.destination is not None and not to_file:
+            self.uri = incoming.listen(self.destination, self.uri)
+
+    def _check_source(self) -> None:
+        now = self.source.execute("query-migrate")
+        if now.get("status", "none") not in ("none", *FINAL):
+            raise UsageError(f"{self.source.name}: a migration is under way already: it is {now['status']}")
+        if now.get("blocked-reasons"):
+            raise UsageError(f"{self.source.name}: this VM cannot migrate: {'; '.join(now['blocked-reasons'])}")
+
+    def _set(self, qmp: Qmp | None, abilities: Abilities | None, settings: plan.Settings, side: str) -> None:
+        if qmp is None or abilities is None:
+            return
+        setter = Setter(qmp, abilities, lambda before: self._tell_guardian(side, qmp, before))
+        self._setters.append(setter)
+        setter.apply(settings)
+
+    def _tell_guardian(self, side: str, qmp: Qmp, before: dict[str, Any]) -> None:
+        if self._guardian is not None:
+            self._guardian.know(side, qmp.address, before)
+
+    def _listen(self) -> None:
+        for number, line in enumerate(self._lines):
+            if line is not None:
+                self._beats[number] = Beats(*line, ask=number == 1)
+        for side, qmp in (("source", self.source), ("destination", self.destination)):
+            if qmp is not None:
+                self._deaf.append(qmp.listen(partial(self._arrive, side)))
+
+    def _arrive(self, side: str, event: Event) -> None:
+        """In the connection's thread, before the answer to whatever is asked meanwhile."""
+        if side == "source" and event.name in ("STOP", "RESUME"):
+            self._stop_arrived = event.name == "STOP"
+        self._events.put((side, event))
+
+    def _start(self) -> None:
+        self._cpu = [None if each is None else each.read() for each in self.usage]
+        self._started = self._moved = time.monotonic()
+        self._sent = -1
+        try:
+            self.source.execute("migrate", {"uri": self.uri})
+            if self.plan.rounds == 0:
+                self.source.execute("migrate-start-postcopy")
+                self._note("decided", round=0, decision=Decision.postcopy("the strategy begins with it").to_dict())
+        except QmpError as error:
+            self._fail(error)
+            self._status = "failed"
+
+    # The loop
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def __iter__(self) -> Iterator[Round]:
+        if self._guardian is None:
+            raise UsageError("a migration runs inside its context: `with Migration(...) as m:`, and once")
+        due = time.monotonic()
+        while self._status not in FINAL:
+            try:
+                said = self._events.get(timeout=max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                due = max(due + TICK, time.monotonic())
+                self._guarded(self._tick)
+                continue
+            ended = self._guarded(self._hear, *said) if said else self._guarded(self._stop)
+            if ended is not None:
+                self._ordered = ended
+                yield ended
+        self._finish()
+
+    def _guarded(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Does it; a QEMU that is gone ends the run."""
+        try:
+            return work(*arguments)
+        except QmpError as error:
+            self._fail(error)
+            self._status = self._state_after(error)
+            return None
+
+    def _state_after(self, error: QmpError) -> str:
+        """Once the source does not answer nothing more can be learned from it; a refusal is no end."""
+        if error.words:
+            self._cancel()
+            return self._status
+        return "failed"
+
+    def _look(self) -> Look:
+        look = Look(self.elapsed, self.source.execute("query-migrate"))
+        usage = [None if each is None else each.read() for each in self.usage]
+        self.ledger.note(look, account.sides(usage))
+        self._see(look.status)
+        return look
+
+    def _see(self, status: str) -> None:
+        if status == self._status:
+            return
+        self._status = status
+        self._note("qemu", state=status)
+        if status == recovery.PAUSED:
+            self._go_on()
+
+    def _tick(self) -> None:
+        look = self._look()
+        if self._status in FINAL:
+            return
+        self._watch_progress(look)
+        if not look.ram or self._stop_arrived or self.ledger.begun is None:
+            return
+        sample = self.ledger.sample(look)
+        for name, watcher in self._watchers.items():
+            self._shadow(name, sample.round, self._asked(watcher.sample, sample, theirs=False))
+        if self._judge is not None and self._why is None:
+            decision = self._asked(self._judge.sample, sample)
+            if decision is not None:
+                self._act(decision, sample.round)
+
+    def _watch_progress(self, look: Look) -> None:
+        """A link on which nothing moves is given up: paused in post-copy, else cancelled."""
+        now, sent = time.monotonic(), (look.ram.get("transferred", -1), look.status)
+        if sent != self._sent:
+            self._sent, self._moved = sent, now  # type: ignore[assignment]
+        elif now - self._moved > self._stall:
+            self._moved = now
+            if look.status.startswith("postcopy"):
+                self.source.execute("migrate-pause", oob=True)
+            else:
+                self._end("failed", f"nothing went over the link for {self._stall:g} s")
+
+    def _hear(self, side: str, event: Event) -> Round | None:
+        self.moments.note(side, event)
+        if side != "source":
+            return None
+        if event.name in ("STOP", "RESUME"):
+            self._note("paused" if event.name == "STOP" else "resumed_at_source", at=event.arrived - self._started)
+        elif event.name == "MIGRATION_PASS":
+            return self._pass(event.arrived - self._started)
+        elif event.name == "MIGRATION" and event.data.get("status") != self._status:
+            self._look()
+        return None
+
+    def _pass(self, at: float) -> Round | None:
+        """The dirty bitmap was harvested: a round is over, except for the first time."""
+        look = self._look()
+        if self.ledger.begun is None:
+            self.ledger.begin(look)
+            return None
+        if self._stop_arrived or look.status not in LIVE:
+            # QEMU was faster than the question: what remained is known from what was sent since.
+            self.last_sync = min(at, self.last_sync or at)
+            return None
+        ended = self.ledger.end_round(look, live=True)
+        for name, watcher in self._watchers.items():
+            self._shadow(name, ended.index, self._asked(watcher.decide, ended, theirs=False))
+        self._ordered = ended
+        return ended
+
+    # Decisions
+
+    def judge(self) -> Decision | None:
+        """Has the policy answer the last round, and does what it says; `None` if it failed, which ends the run."""
+        ended, self._ordered = self._ordered, None
+        if ended is None or self._why is not None:
+            return Decision.proceed()
+        decision = Decision.proceed() if self._judge is None else self._asked(self._judge.decide, ended)
+        if decision is None:
+            return None
+        if self.plan.rounds and ended.index + 1 >= self.plan.rounds and not decision.fires:
+            decision = Decision.postcopy(f"the strategy's {self.plan.rounds} rounds are over")
+            self.plan.rounds = None
+        self._guarded(self._act, decision, ended.index)
+        return decision
+
+    def act(self, decision: Decision) -> None:
+        """Answers the last round. A round that is not answered proceeds."""
+        if not isinstance(decision, Decision):
+            raise UsageError(f"act() takes a Decision, not {decision!r}")
+        index = len(self.ledger.rounds) - 1 if self._ordered is None else self._ordered.index
+        self._ordered = None
+        self._guarded(self._act, decision, index)
+
+    def _asked(self, ask: Callable[[Any], Decision | None], shown: Any, *, theirs: bool = True) -> Decision | None:
+        try:
+            return ask(shown)
+        except SwitchoverError as error:
+            if theirs:
+                self._error = error
+                self._end("failed", str(error))
+            return None
+
+    def _shadow(self, name: str, index: int, decision: Decision | None) -> None:
+        if decision is not None and decision.fires:
+            self._note("shadow", policy=name, round=index, decision=decision.to_dict())
+
+    def _act(self, decision: Decision, index: int) -> None:
+        if not decision.fires:
+            return
+        self._note("decided", round=index, decision=decision.to_dict())
+        setter = self._setters[-1]
+        if decision.kind == "switch_over":
+            setter.change(downtime_limit=plan.AT_ONCE_MS)
+        elif decision.kind == "abort":
+            self._end("aborted", decision.reason.text)
+        elif decision.kind == "post_copy":
+            self._post_copy()
+        elif decision.kind == "throttle":
+            self._throttle(decision.percent or 0.0)
+        else:
+            self._limit(setter, decision)
+
+    def _post_copy(self) -> None:
+        if self.plan.post_copy:
+            self.source.execute("migrate-start-postcopy")
+        else:
+            name = self.plan.strategy["name"]
+            self._end("failed", f"the policy asked for post-copy, which {name} cannot do: use the strategy hybrid")
+
+    def _throttle(self, percent: float) -> None:
+        if not self.plan.throttles:
+            self._end("failed", "the policy asked for a throttle, which has to be prepared before the start")
+            return
+        now = self.ledger.last.throttle
+        named = {name.replace("-", "_"): value for name, value in plan.throttle_settings(percent, now).items()}
+        self._setters[-1].change(**named)
+
+    def _limit(self, setter: Setter, decision: Decision) -> None:
+        if decision.blackout is not None:
+            limit = min(plan.AT_ONCE_MS, max(1, round(1000 * decision.blackout)))
+            setter.change(downtime_limit=limit)
+        if decision.bandwidth is not None:
+            setter.change(max_bandwidth=int(decision.bandwidth))
+        if decision.dirty_rate is not None:
+            self._limit_vcpus(decision.dirty_rate)
+        if decision.write_delay:
+            self._end("failed", "the policy asked to delay first writes, which QEMU cannot do")
+
+    def _limit_vcpus(self, rate: float) -> None:
+        if rate > 0:
+            self._limited_vcpus = True
+            self.source.execute("set-vcpu-dirty-limit", {"dirty-rate": max(1, round(rate / (1 << 20)))})
+        elif self._limited_vcpus:
+            self.source.execute("cancel-vcpu-dirty-limit")
+
+    # The end
+
+    def cancel(self) -> None:
+        """Ends the run as aborted, from any thread; the guest runs on at the source. A post-copy goes on."""
+        self._cancelled = True
+        self._events.put(None)
+
+    def _stop(self) -> None:
+        self._end("aborted", "cancelled")
+
+    def _end(self, outcome: str, reason: str) -> None:
+        self._why = self._why or (outcome, reason)
+        self._cancel()
+
+    def _fail(self, error: SwitchoverError) -> None:
+        self._error = self._error or error
+        self._why = self._why or ("failed", str(error))
+
+    def _cancel(self) -> None:
+        if not self._status.startswith("postcopy"):
+            with contextlib.suppress(QmpError):
+                self.source.execute("migrate_cancel")
+
+    def _go_on(self) -> None:
+        """The link of a post-copy was lost: another one, if the destination can be told where."""
+        while True:
+            self._recovered += 1
+            listen = incoming.again(self.uri, self._recovered)
+            if not (self._recover and self.destination and listen) or self._recovered > TRIES:
+                self._why = ("failed", "the link was lost in post-copy; the guest waits for pages at the destination: "
+                             "`switchover qemu recover` goes on")  # fmt: skip
+                self._status = "failed"
+                return
+            self._note("recovering", turn=self._recovered)
+            try:
+                recovery.resume(self.source, self.destination, listen)
+            except QmpError as error:
+                self._error = error
+            else:
+                self._error, self._status = None, "postcopy-recover"
+                return
+
+    def pause_post_copy(self) -> None:
+        """Cuts the link of a post-copy under way, as `migrate-pause` does: to try recovery out."""
+        self.source.execute("migrate-pause", oob=True)
+
+    def _finish(self) -> None:
+        if self._report is not None or self._guardian is None:
+            return
+        total = self.elapsed
+        last = self._last_words()
+        try:
+            self._report = account.make(self, last, total)
+            self._report.error = self._error
+        finally:
+            self._release()
+
+    def _last_words(self) -> dict[str, Any]:
+        """What both sides say at the end, with the events that are still on their way."""
+        answer: dict[str, Any] = {}
+        with contextlib.suppress(QmpError):
+            answer = self.source.execute("query-migrate", timeout=LAST_WORDS)
+        arrived = self.destination is not None and answer.get("status") == "completed" and self._ran
+        deadline = time.monotonic() + (LAST_WORDS if arrived else 0.0)
+        while True:
+            with contextlib.suppress(queue.Empty):
+                while (said := self._events.get_nowait()) is not None:
+                    self.moments.note(*said)
+            if not arrived or (self.moments.resume and self._heard_all()) or time.monotonic() > deadline:
+                return answer
+            time.sleep(0.005)
+
+    def _heard_all(self) -> bool:
+        """Whether whoever listens to the guest has heard it at the destination."""
+        return all(beats is None or beats.gap is not None for beats in self._beats)
+
+    def _release(self) -> None:
+        """Puts all back, and lets go."""
+        for deaf in self._deaf:
+            deaf()
+        for beats in self._beats:
+            if beats is not None:
+                beats.close()
+        if self._limited_vcpus:
+            with contextlib.suppress(QmpError):
+                self.source.execute("cancel-vcpu-dirty-limit")
+        for setter in self._setters:
+            # A destination that failed has ended; a source may have been shut down.
+            with contextlib.suppress(QmpError):
+                setter.restore()
+        if self._guardian is not None:
+            self._guardian.dismiss()
+        if self._recovered:
+            incoming.clear_up(self.uri, self._recovered)
+        for qmp in self._owned:
+            qmp.close()
+        self._deaf, self._beats, self._setters, self._owned = [], [None, None], [], []
+
+    def _note(self, what: str, at: float | None = None, **more: Any) -> None:
+        self.events.append({"time": self.elapsed if at is None else at, "event": what, **more})
+
+    @property
+    def report(self) -> Report:
+        """What the run left behind."""
+        if self._report is None:
+            raise UsageError("the migration is not over: there is no report yet")
+        return self._report
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._report is not None:
+            return
+        if self._status not in FINAL:
+            self._guarded(self._end, "aborted", "left before its end")
+            for _ in self:
+                pass
+        self._finish()
+
+
+def migrate(
+    source: Qmp | Address,
+    to: Qmp | Address,
+    strategy: object = "pre-copy",
+    policy: policies.Judge | str | None = None,
+    *,
+    destination: Qmp | Address | None = None,
+    features: Features | dict[str, Any] | str | None = None,
+    shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
+    heartbeat: tuple[Address, Address] | None = None,
+    observer: tuple[Address, Address] | None = None,
+    recover: bool = True,
+    stall_timeout: units.Time = "60s",
+    timeout: units.Time = "30s",
+    on_round: Callable[[Round, Decision], object] | None = None,
+) -> Report:
+    """Migrates a VM, and reports. What goes wrong on the way is the report's outcome, with the guest where its reason says.
+
+    Args:
+        source: The source's monitor: a path, "HOST:PORT", or a `Qmp`.
+        to: Where to: an address for QEMU such as "tcp:HOST:PORT", "unix:PATH" or "file:PATH", or the monitor of a
+            destination on the same machine.
+        strategy: How memory moves: pre-copy, stop-and-copy, post-copy, hybrid.
+        policy: Asked at each pass and every 100 ms: one of `switchover.policies`, or `f(round, history) -> Decision`.
+            Left out, QEMU decides by its own rule.
+        destination: The destination's monitor, where `to` is an address: it is set up like the source, told to listen
+            (if it was started with `-incoming defer`), and asked when the guest runs.
+        features: What QEMU is to use on the way: `Features`, or a text such as `multifd=4,compression=zstd`.
+        shadow: Policies that only watch.
+        heartbeat: Character devices of both sides on which the guest sends bytes of its own accord.
+        observer: Character devices of both sides on which the guest answers each byte.
+        recover: Go on over another link when that of a post-copy is lost.
+        stall_timeout: How long nothing may go over the link.
+        timeout: How long QEMU may take to answer.
+        on_round: Called with each live round and the decision on it.
+
+    Raises:
+        UsageError: QEMU cannot do that; nothing has been started, and all is as before.
+        QmpError: A monitor does not answer, or QEMU refused a setting; all is as before.
+        PolicyError: A policy raised; the guest runs at the source.
+    """
+    migration = Migration(
+        source, to, strategy, policy, destination=destination, features=features, shadow=shadow, heartbeat=heartbeat,
+        observer=observer, recover=recover, stall_timeout=stall_timeout, timeout=timeout,
+    )  # fmt: skip
+    with migration:
+        run(migration, on_round)
+    if isinstance(migration.report.error, PolicyError):
+        raise migration.report.error
+    return migration.report
+
+
+def run(migration: Migration, on_round: Callable[[Round, Decision], object] | None = None) -> None:
+    """Runs a migration to its end under its own policy."""
+    for seen in migration:
+        decision = migration.judge()
+        if on_round is not None and decision is not None:
+            on_round(seen, decision)
+
+
+async def migrate_async(*arguments: Any, **named: Any) -> Report:
+    """`migrate` for asyncio code. Cancelling the task cancels the migration; the guest then runs at the source."""
+    on_round = named.pop("on_round", None)
+    migration = Migration(*arguments, **named)
+
+    def work() -> Report:
+        with migration:
+            run(migration, on_round)
+        return migration.report
+
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        report = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        migration.cancel()
+        await task
+        raise
+    if isinstance(report.error, PolicyError):
+        raise report.error
+    return report
+
+
+__all__ = ["Migration", "migrate", "migrate_async", "parse_address"]
