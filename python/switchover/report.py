@@ -212,7 +212,9 @@ class Report:
         """The blackout and from where it was seen, other places behind it."""
         places = {name: self.data.get(name) for name in ("guest_gap", "events_gap", "sender_pause", "observer_gap")}
         whose = self.data.get("blackout_from") or "guest_gap"
-        others = [f"{name} {units.format_time(gap)}" for name, gap in places.items() if gap is not None and name != whose]
+        others = [
+            f"{name} {units.format_time(gap)}" for name, gap in places.items() if gap is not None and name != whose
+        ]
         text = "; ".join([whose, *others]).replace("_", " ")
         return f"{units.format_time(self.blackout)} ({text})"
 

@@ -2,16 +2,28 @@
 
     report = sw.qemu.migrate("src.qmp", "tcp:other-host:4444", sw.PreCopy(), policy=my_policy)
 
-QEMU moves the memory: a strategy becomes its capabilities and parameters, and is refused with the reason where it cannot
-do it. The policy, the rounds and the report are those of the other worlds. `Qmp` is the connection underneath.
+QEMU moves the memory: a strategy becomes its capabilities and parameters, and is refused with the reason where it
+cannot do it. The policy, the rounds and the report are those of the other worlds. `Qmp` is the connection underneath.
 """
 
 from __future__ import annotations
 
 from switchover.qemu.abilities import Abilities
 from switchover.qemu.features import Features
+from switchover.qemu.incoming import restore
 from switchover.qemu.migration import Migration, migrate, migrate_async
 from switchover.qemu.qmp import AsyncQmp, Event, Qmp
 from switchover.qemu.recovery import resume as recover
 
-__all__ = ["Abilities", "AsyncQmp", "Event", "Features", "Migration", "Qmp", "migrate", "migrate_async", "recover"]
+__all__ = [
+    "Abilities",
+    "AsyncQmp",
+    "Event",
+    "Features",
+    "Migration",
+    "Qmp",
+    "migrate",
+    "migrate_async",
+    "recover",
+    "restore",
+]

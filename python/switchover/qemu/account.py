@@ -124,7 +124,8 @@ def _outcome(run: Migration, last: dict[str, Any], *, complete: bool) -> tuple[s
     said = last.get("error-desc", "")
     if not reason:
         reason = f"QEMU: {said}" if said else f"QEMU's migration is {status}"
-    elif said and said not in reason:
+    elif said and outcome == "failed" and said not in reason:
+        # Of a cancelled one QEMU says how its channel ended, which is no news.
         reason += f" (QEMU: {said})"
     return outcome, f"{reason}; {_where(run, status)}"
 

@@ -8,6 +8,7 @@ chardev:beat`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -102,7 +103,7 @@ class Beats:
     def usual(self) -> float | None:
         """The median time between two at the source: the gap is known no better than that."""
         moments = list(self.source.moments)[-2000:]
-        steps = sorted(after - before for before, after in zip(moments, moments[1:], strict=False))
+        steps = sorted(after - before for before, after in itertools.pairwise(moments))
         return steps[len(steps) // 2] if steps else None
 
     def close(self) -> None:

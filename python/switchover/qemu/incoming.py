@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from switchover import units
 from switchover.errors import QmpError, UsageError
+from switchover.qemu import plan as plans
+from switchover.qemu.abilities import Abilities
+from switchover.qemu.features import Features
+from switchover.qemu.qmp import Address, Qmp
+from switchover.qemu.settings import Setter
 
 if TYPE_CHECKING:
-    from switchover.qemu.qmp import Qmp
+    from collections.abc import Callable
 
 # Where a destination listens that shares a machine with the source.
 HERE = "tcp:127.0.0.1:0"
@@ -79,3 +86,55 @@ def clear_up(uri: str, turns: int) -> None:
     if uri.startswith("unix:"):
         for turn in range(1, turns + 1):
             Path(f"{uri}.again{turn}".removeprefix("unix:")).unlink(missing_ok=True)
+
+
+def restore(
+    destination: Qmp | Address,
+    uri: str,
+    *,
+    features: Features | dict[str, Any] | str | None = None,
+    timeout: units.Time = "10min",
+) -> dict[str, Any]:
+    """Has a VM that was started with `-incoming defer` take in what was saved; its guest then runs there.
+
+    Args:
+        destination: The VM's monitor.
+        uri: Where it was saved: "file:PATH", "exec:cat PATH".
+        features: As they were when it was saved.
+        timeout: How long that may take.
+
+    Returns:
+        What QEMU says of it at the end.
+
+    Raises:
+        QmpError: It cannot be taken in, in QEMU's own words.
+    """
+    limit = units.parse_time(timeout, "timeout")
+    with contextlib.ExitStack() as stack:
+        qmp = destination if isinstance(destination, Qmp) else stack.enter_context(Qmp(destination))
+        check(qmp)
+        abilities = Abilities(qmp)
+        plan = plans.make("pre-copy", Features.of(features), None, uri, source=abilities, destination=abilities)
+        setter = Setter(qmp, abilities)
+        stack.callback(_quietly, setter.restore)
+        setter.apply(plan.destination)
+        qmp.execute("migrate-incoming", {"uri": uri})
+        return _arrival(qmp, limit)
+
+
+def _arrival(qmp: Qmp, limit: float) -> dict[str, Any]:
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        answer: dict[str, Any] = qmp.execute("query-migrate")
+        if answer.get("status") == "completed":
+            return answer
+        if answer.get("status") == "failed":
+            words = answer.get("error-desc", "it does not say why")
+            raise QmpError(f"{qmp.name}: what was saved cannot be taken in: {words}", "migrate-incoming", words)
+        time.sleep(0.01)
+    raise QmpError(f"{qmp.name}: what was saved is not in after {limit:g} s", "migrate-incoming")
+
+
+def _quietly(restore: Callable[[], None]) -> None:
+    with contextlib.suppress(QmpError):
+        restore()

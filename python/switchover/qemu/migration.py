@@ -139,7 +139,7 @@ class Migration:
         to_file = plan.scheme_of(self.uri) == "file"
         if self.destination is not None:
             incoming.check(self.destination)
-        self.plan = plan.make(self._strategy, self.features, self._policy, self.uri, here, there)
+        self.plan = plan.make(self._strategy, self.features, self._policy, self.uri, source=here, destination=there)
         self._ran = running(self.source)
         self.usage = [None if side is None else Usage(side) for side in (self.source, self.destination)]
         self.guest = account.guest(self.source)
@@ -184,7 +184,7 @@ class Migration:
     def _start(self) -> None:
         self._cpu = [None if each is None else each.read() for each in self.usage]
         self._started = self._moved = time.monotonic()
-        self._sent = -1
+        self._sent: tuple[int, str] = (-1, "")
         try:
             self.source.execute("migrate", {"uri": self.uri})
             if self.plan.rounds == 0:
@@ -245,7 +245,6 @@ class Migration:
         if status == self._status:
             return
         self._status = status
-        self._note("qemu", state=status)
         if status == recovery.PAUSED:
             self._go_on()
 
@@ -268,7 +267,7 @@ class Migration:
         """A link on which nothing moves is given up: paused in post-copy, else cancelled."""
         now, sent = time.monotonic(), (look.ram.get("transferred", -1), look.status)
         if sent != self._sent:
-            self._sent, self._moved = sent, now  # type: ignore[assignment]
+            self._sent, self._moved = sent, now
         elif now - self._moved > self._stall:
             self._moved = now
             if look.status.startswith("postcopy"):
@@ -284,8 +283,10 @@ class Migration:
             self._note("paused" if event.name == "STOP" else "resumed_at_source", at=event.arrived - self._started)
         elif event.name == "MIGRATION_PASS":
             return self._pass(event.arrived - self._started)
-        elif event.name == "MIGRATION" and event.data.get("status") != self._status:
-            self._look()
+        elif event.name == "MIGRATION":
+            self._note("qemu", state=event.data.get("status"), at=event.arrived - self._started)
+            if event.data.get("status") != self._status:
+                self._look()
         return None
 
     def _pass(self, at: float) -> Round | None:
@@ -492,6 +493,11 @@ class Migration:
         self.events.append({"time": self.elapsed if at is None else at, "event": what, **more})
 
     @property
+    def status(self) -> str:
+        """QEMU's word for how far it is, as last heard."""
+        return self._status
+
+    @property
     def report(self) -> Report:
         """What the run left behind."""
         if self._report is None:
@@ -526,7 +532,7 @@ def migrate(
     timeout: units.Time = "30s",
     on_round: Callable[[Round, Decision], object] | None = None,
 ) -> Report:
-    """Migrates a VM, and reports. What goes wrong on the way is the report's outcome, with the guest where its reason says.
+    """Migrates a VM, and reports. What goes wrong is the report's outcome; its reason says where the guest is.
 
     Args:
         source: The source's monitor: a path, "HOST:PORT", or a `Qmp`.

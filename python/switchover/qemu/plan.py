@@ -100,6 +100,7 @@ def make(
     features: Features,
     policy: object,
     uri: str,
+    *,
     source: Abilities,
     destination: Abilities | None = None,
 ) -> Plan:
@@ -163,7 +164,7 @@ class _Maker:
 
     def _set(self, name: str, value: Any, *, both: bool = False) -> None:
         for what, abilities, settings in self.sides if both else self.sides[:1]:
-            if self._has(name, abilities, what, "parameter"):
+            if abilities is not None and self._has(name, abilities, what, "parameter"):
                 self._check_choice(name, value, what, abilities)
                 settings.parameters[name] = value
 
@@ -172,7 +173,9 @@ class _Maker:
             return
         choices = abilities.choices("migrate-set-parameters", name)
         if choices and value not in choices:
-            raise UsageError(f"the {what} (QEMU {abilities.version}) has no {name} {value}; it has {', '.join(choices)}")
+            raise UsageError(
+                f"the {what} (QEMU {abilities.version}) has no {name} {value}; it has {', '.join(choices)}"
+            )
 
     def _transport(self) -> None:
         if not self.scheme:
@@ -246,9 +249,6 @@ class _Maker:
                 if getattr(given, name):
                     raise UsageError(f"{name} needs multifd: set multifd=2 or more")
             return
-        if self.plan.post_copy:
-            # QEMU 10.1 lifts this; it says so itself where it does not.
-            pass
         self._both("multifd")
         self._set("multifd-channels", given.multifd, both=True)
         if given.compression is not None:
@@ -319,7 +319,9 @@ class _Maker:
         if "vmotion-sdps" in names:
             raise UsageError("vmotion-sdps delays each first write to a page, which QEMU cannot do")
         if "qemu-dirty-limit" in names and not self.given.has_command("set-vcpu-dirty-limit"):
-            raise UsageError(f"QEMU {self.given.version} has no command set-vcpu-dirty-limit, which {policy.name} needs")
+            raise UsageError(
+                f"QEMU {self.given.version} has no command set-vcpu-dirty-limit, which {policy.name} needs"
+            )
 
 
 def throttle_settings(percent: float, now: float = 0) -> dict[str, int]:

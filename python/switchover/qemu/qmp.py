@@ -283,7 +283,9 @@ class Qmp:
             try:
                 event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise QmpError(f"{self.name}: no event {' or '.join(names)} within {timeout}".replace("  ", " ")) from None
+                raise QmpError(
+                    f"{self.name}: no event {' or '.join(names)} within {timeout}".replace("  ", " ")
+                ) from None
             if not names or event.name in names:
                 return event
 

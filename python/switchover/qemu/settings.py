@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from switchover.errors import QmpError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from switchover.qemu.abilities import Abilities
     from switchover.qemu.plan import Settings
@@ -66,27 +66,26 @@ def put_back(qmp: Qmp, before: dict[str, dict[str, Any]]) -> None:
     Raises:
         QmpError: QEMU refused the last of those that it refused.
     """
-    refused: QmpError | None = None
-    try:
+    refused: list[QmpError] = []
+    with _kept(refused):
         set_capabilities(qmp, before["capabilities"])
-    except QmpError as error:
-        refused = error
-    if not before["parameters"]:
-        pass
-    elif (error := _tried(qmp, before["parameters"])) is not None:
-        pieces = [_tried(qmp, {name: value}) for name, value in before["parameters"].items()]
-        refused = next((each for each in pieces if each is not None), refused)
-        del error
-    if refused is not None:
-        raise refused
+    if before["parameters"]:
+        whole: list[QmpError] = []
+        with _kept(whole):
+            qmp.execute("migrate-set-parameters", before["parameters"])
+        for name, value in before["parameters"].items() if whole else ():
+            with _kept(refused):
+                qmp.execute("migrate-set-parameters", {name: value})
+    if refused:
+        raise refused[-1]
 
 
-def _tried(qmp: Qmp, parameters: dict[str, Any]) -> QmpError | None:
+@contextlib.contextmanager
+def _kept(refused: list[QmpError]) -> Iterator[None]:
     try:
-        qmp.execute("migrate-set-parameters", parameters)
+        yield
     except QmpError as error:
-        return error
-    return None
+        refused.append(error)
 
 
 def running(qmp: Qmp) -> bool:

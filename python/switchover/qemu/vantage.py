@@ -1,16 +1,16 @@
 """The blackout, from each place from which it was seen, each under its own name.
 
-    sender_pause   what the source's QEMU says: from just before it stops its guest until the destination has said that
-                   the guest runs there (with a return path), or until its last byte is handed to the kernel (without)
-    events_gap     from the source's STOP event to the destination's RESUME event
-    guest_gap      from the guest's last heartbeat at the source to its first at the destination
-    observer_gap   the longest that an outsider who asked every millisecond went without an answer
+sender_pause   what the source's QEMU says: from just before it stops its guest until the destination has said that
+the guest runs there (with a return path), or until its last byte is handed to the kernel (without)
+events_gap     from the source's STOP event to the destination's RESUME event
+guest_gap      from the guest's last heartbeat at the source to its first at the destination
+observer_gap   the longest that an outsider who asked every millisecond went without an answer
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from switchover.qemu.qmp import Event

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BINARY = "qemu-system-x86_64"
 PATIENCE = 60.0
 # KiB by which RAM is not a multiple of 256 KiB: where it is one, QEMU 7.2 takes a short cut when it harvests the dirty
-# bitmap under TCG and misses later writes to the same pages, so that the guest arrives damaged. 10.0 is right either way.
+# bitmap under TCG and misses later writes to the same pages: the guest arrives damaged. 10.0 is right either way.
 ODD = 8
 
 
@@ -90,8 +90,8 @@ class Vm:
             )
         ]  # fmt: skip
         return [
-            "-accel", accelerator, "-machine", "pc", "-m", f"{(self.memory >> 10) + ODD}K", "-nodefaults", "-display", "none",
-            "-name", "switchover", "-qmp", f"unix:{self.monitor},server=on,wait=off", *sockets,
+            "-accel", accelerator, "-machine", "pc", "-m", f"{(self.memory >> 10) + ODD}K", "-nodefaults",
+            "-display", "none", "-name", "switchover", "-qmp", f"unix:{self.monitor},server=on,wait=off", *sockets,
             "-kernel", str(self.folder / "guest"), "-append", line,
         ]  # fmt: skip
 

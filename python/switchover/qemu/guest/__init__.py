@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from pathlib import Path
@@ -95,13 +96,12 @@ def _zipf(s: float, pages: int) -> list[tuple[int, int, int]]:
     """Ranks in steps that grow by a constant factor; within a step all are taken as equal."""
     factor = pages ** (1 / STEPS)
     edges = sorted({0, *(min(pages, round(factor**step)) for step in range(STEPS + 1)), pages})
-    shares = [sum_of_powers(first, end, s) for first, end in zip(edges, edges[1:], strict=False)]
+    shares = [sum_of_powers(first, end, s) for first, end in itertools.pairwise(edges)]
     whole, weights, given = sum(shares), [], 0
-    for number, share in enumerate(shares):
+    for number in range(len(shares)):
         up_to = 65536 if number == len(shares) - 1 else round(65536 * sum(shares[: number + 1]) / whole)
         weights.append(up_to - given)
         given = up_to
-        del share
     return [
         (weight, first, end - first) for weight, first, end in zip(weights, edges, edges[1:], strict=False) if weight
     ]
@@ -109,11 +109,11 @@ def _zipf(s: float, pages: int) -> list[tuple[int, int, int]]:
 
 def sum_of_powers(first: int, end: int, s: float) -> float:
     """The sum of rank**-s over the ranks first+1 to end: the first hundred as they are, the rest as an integral."""
-    exact = sum(rank**-s for rank in range(first + 1, min(end, first + 100) + 1))
+    exact: float = sum(rank**-s for rank in range(first + 1, min(end, first + 100) + 1))
     low, high = first + 100.5, end + 0.5
     if high <= low:
         return exact
-    rest = math.log(high / low) if s == 1 else (high ** (1 - s) - low ** (1 - s)) / (1 - s)
+    rest: float = math.log(high / low) if s == 1 else (high ** (1 - s) - low ** (1 - s)) / (1 - s)
     return exact + rest
 
 
