@@ -11,7 +11,7 @@ CASES = [
     ("stop-and-copy", "", EVERY, None),
     ("post-copy", "", EVERY, None),
     ("post-copy", "preempt", EVERY, None),
-    ("hybrid:rounds=2", "", EVERY, None),
+    ("hybrid:rounds=2", "downtime_limit=1ms", EVERY, None),
     ("pre-copy", "xbzrle=1MiB", EVERY, ROUNDS),
     ("pre-copy", "multifd=3", EVERY, ROUNDS),
     ("pre-copy", "multifd=2,compression=zlib", EVERY, ROUNDS),

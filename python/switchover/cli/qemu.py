@@ -92,6 +92,61 @@ def migrate(
 
 
 @qemu.command()
+@click.option(
+    "-w", "--workload", default="hot-cold:rate=50MB/s", show_default=True, metavar="W",
+    help="What the guest writes: a pattern, as NAME[:KNOB=VALUE,...].",
+)  # fmt: skip
+@click.option("--content", default=None, help="What it writes there, as NAME[:KNOB=VALUE,...].")
+@click.option("-m", "--memory", default="128MiB", show_default=True, help="Memory of each VM.")
+@STRATEGY
+@POLICY
+@SHADOW
+@FEATURES
+@click.option(
+    "-l", "--link", default=None, metavar="BANDWIDTH[,RTT[,JITTER]]",
+    help="Shape the link, e.g. 1Gbit/s,0.5ms; default: as fast as the machine.",
+)  # fmt: skip
+@click.option("--qemu", "binary", default=None, help="Which QEMU; default: the system's.")
+@click.option("--destination-qemu", "there", default=None, help="The destination's, if it is another one.")
+@click.option("--accelerator", type=click.Choice(["auto", "tcg", "kvm"]), default="auto", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Seed of all that is random.")
+@OUTPUT
+@JSON
+def run(
+    *,
+    workload: str,
+    content: str | None,
+    memory: str,
+    strategy: str,
+    policies: tuple[str, ...],
+    shadow: tuple[str, ...],
+    features: str,
+    link: str | None,
+    binary: str | None,
+    there: str | None,
+    accelerator: str,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+) -> int:
+    """Start a source and a destination with a guest of our own, migrate it once, and have it check its data."""
+    pattern = sw.workloads.parse(workload)
+    if content is not None:
+        pattern = pattern.replace(content=sw.contents.parse(content))
+    with sw.qemu.Pair(
+        pattern, memory, link=link, binary=binary, destination_binary=there, accelerator=accelerator, seed=seed
+    ) as pair:
+        report = pair.migrate(
+            strategy,
+            policy_of(policies),
+            features=features,
+            shadow=shadow,
+            on_round=show.rounds(None if as_json else show.console()),
+        )
+    return tell(report, strategy, policies, output, as_json=as_json)
+
+
+@qemu.command()
 @click.option("--source", required=True, metavar="PATH|HOST:PORT", help="The source's QMP monitor.")
 @click.option("--destination", required=True, metavar="PATH|HOST:PORT", help="The destination's.")
 @click.option("--listen", required=True, metavar="URI", help="Where the destination is to listen: tcp:HOST:PORT.")
@@ -162,6 +217,8 @@ def remarks(report: sw.Report) -> list[str]:
     for side, cost in report.data["qemu"]["cpu"].items():
         vcpus = ", ".join("-" if each is None else f"{each:.2f} s" for each in cost["vcpus"])
         lines.append(f"CPU time of the {side}: {cost['process']:.2f} s, of its vCPUs {vcpus}")
+    if "guest_check" in report.data["qemu"]:
+        lines.append(f"the guest found all of its {report.data['qemu']['guest_check']} pages as it wrote them")
     for event in report.events:
         if event["event"] == "shadow":
             decision = event["decision"]

@@ -12,6 +12,7 @@ from switchover.qemu.abilities import Abilities
 from switchover.qemu.features import Features
 from switchover.qemu.incoming import restore
 from switchover.qemu.migration import Migration, migrate, migrate_async
+from switchover.qemu.own import Pair
 from switchover.qemu.qmp import AsyncQmp, Event, Qmp
 from switchover.qemu.recovery import resume as recover
 
@@ -21,6 +22,7 @@ __all__ = [
     "Event",
     "Features",
     "Migration",
+    "Pair",
     "Qmp",
     "migrate",
     "migrate_async",

@@ -33,6 +33,9 @@ class Line:
     def __init__(self, address: Address) -> None:
         self.moments: deque[float] = deque(maxlen=KEPT)
         self.content = bytearray()
+        self.progress: list[tuple[float, int]] = []
+        """What a guest of ours says of its writes: when, and how many pages so far."""
+        self._rest = b""
         place = parse_address(address)
         try:
             if isinstance(place, tuple):
@@ -52,6 +55,17 @@ class Line:
                 self.moments.append(time.monotonic())
                 if len(self.content) < KEPT:
                     self.content += piece
+                self._count(piece)
+
+    def _count(self, piece: bytes) -> None:
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            _, mark, digits = line.rpartition(b"p")
+            with contextlib.suppress(ValueError):
+                if mark:
+                    self.progress.append((self.moments[-1], int(digits, 16)))
+        # A guest that is not ours may send no line's end for ever.
+        self._rest = self._rest[-64:]
 
     def say(self, byte: bytes) -> None:
         """Sends something to the guest, if its device takes it at once."""

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 TICK = 0.1
 LIVE = ("setup", "wait-unplug", "active")
 FINAL = ("completed", "failed", "cancelled")
+# Events that a report keeps, and what it calls them.
+NAMED = {
+    ("source", "STOP"): "paused",
+    ("source", "RESUME"): "resumed_at_source",
+    ("destination", "RESUME"): "resumed",
+    ("source", "MIGRATION"): "qemu",
+}
 # The source has said that all is done; the destination's last words are worth so long a wait.
 LAST_WORDS = 5.0
 TRIES = 3
@@ -58,9 +65,10 @@ class Migration:
         destination: Qmp | Address | None = None,
         features: Features | dict[str, Any] | str | None = None,
         shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
-        heartbeat: tuple[Address, Address] | None = None,
-        observer: tuple[Address, Address] | None = None,
+        heartbeat: tuple[Address, Address] | Beats | None = None,
+        observer: tuple[Address, Address] | Beats | None = None,
         recover: bool = True,
+        through: Callable[[str], str] | None = None,
         stall_timeout: units.Time = "60s",
         timeout: units.Time = "30s",
     ) -> None:
@@ -75,6 +83,7 @@ class Migration:
         self._lines = (heartbeat, observer)
         self._beats: list[Beats | None] = [None, None]
         self._recover = recover
+        self._through = through or (lambda uri: uri)
         self._recovered = 0
         self._setters: list[Setter] = []
         self._events: queue.SimpleQueue[tuple[str, Event] | None] = queue.SimpleQueue()
@@ -148,6 +157,7 @@ class Migration:
         self._set(self.source, here, self.plan.source, "source")
         if self.destination is not None and not to_file:
             self.uri = incoming.listen(self.destination, self.uri)
+        self._goes_to = self.uri if to_file else self._through(self.uri)
 
     def _check_source(self) -> None:
         now = self.source.execute("query-migrate")
@@ -170,7 +180,7 @@ class Migration:
     def _listen(self) -> None:
         for number, line in enumerate(self._lines):
             if line is not None:
-                self._beats[number] = Beats(*line, ask=number == 1)
+                self._beats[number] = line if isinstance(line, Beats) else Beats(*line, ask=number == 1)
         for side, qmp in (("source", self.source), ("destination", self.destination)):
             if qmp is not None:
                 self._deaf.append(qmp.listen(partial(self._arrive, side)))
@@ -186,7 +196,7 @@ class Migration:
         self._started = self._moved = time.monotonic()
         self._sent: tuple[int, str] = (-1, "")
         try:
-            self.source.execute("migrate", {"uri": self.uri})
+            self.source.execute("migrate", {"uri": self._goes_to})
             if self.plan.rounds == 0:
                 self.source.execute("migrate-start-postcopy")
                 self._note("decided", round=0, decision=Decision.postcopy("the strategy begins with it").to_dict())
@@ -276,18 +286,23 @@ class Migration:
                 self._end("failed", f"nothing went over the link for {self._stall:g} s")
 
     def _hear(self, side: str, event: Event) -> Round | None:
-        self.moments.note(side, event)
+        self._record(side, event)
         if side != "source":
             return None
-        if event.name in ("STOP", "RESUME"):
-            self._note("paused" if event.name == "STOP" else "resumed_at_source", at=event.arrived - self._started)
-        elif event.name == "MIGRATION_PASS":
+        if event.name == "MIGRATION_PASS":
             return self._pass(event.arrived - self._started)
-        elif event.name == "MIGRATION":
-            self._note("qemu", state=event.data.get("status"), at=event.arrived - self._started)
-            if event.data.get("status") != self._status:
-                self._look()
+        if event.name == "MIGRATION" and event.data.get("status") != self._status:
+            self._look()
         return None
+
+    def _record(self, side: str, event: Event) -> None:
+        """Keeps what an event says for the report."""
+        self.moments.note(side, event)
+        what = NAMED.get((side, event.name))
+        if what is not None:
+            self._note(
+                what, at=event.arrived - self._started, **({"state": event.data.get("status")} if event.data else {})
+            )
 
     def _pass(self, at: float) -> Round | None:
         """The dirty bitmap was harvested: a round is over, except for the first time."""
@@ -426,7 +441,7 @@ class Migration:
                 return
             self._note("recovering", turn=self._recovered)
             try:
-                recovery.resume(self.source, self.destination, listen)
+                recovery.resume(self.source, self.destination, listen, self._through)
             except QmpError as error:
                 self._error = error
             else:
@@ -458,7 +473,7 @@ class Migration:
         while True:
             with contextlib.suppress(queue.Empty):
                 while (said := self._events.get_nowait()) is not None:
-                    self.moments.note(*said)
+                    self._record(*said)
             if not arrived or (self.moments.resume and self._heard_all()) or time.monotonic() > deadline:
                 return answer
             time.sleep(0.005)
@@ -471,8 +486,8 @@ class Migration:
         """Puts all back, and lets go."""
         for deaf in self._deaf:
             deaf()
-        for beats in self._beats:
-            if beats is not None:
+        for beats, line in zip(self._beats, self._lines, strict=True):
+            if beats is not None and beats is not line:
                 beats.close()
         if self._limited_vcpus:
             with contextlib.suppress(QmpError):
@@ -525,9 +540,10 @@ def migrate(
     destination: Qmp | Address | None = None,
     features: Features | dict[str, Any] | str | None = None,
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
-    heartbeat: tuple[Address, Address] | None = None,
-    observer: tuple[Address, Address] | None = None,
+    heartbeat: tuple[Address, Address] | Beats | None = None,
+    observer: tuple[Address, Address] | Beats | None = None,
     recover: bool = True,
+    through: Callable[[str], str] | None = None,
     stall_timeout: units.Time = "60s",
     timeout: units.Time = "30s",
     on_round: Callable[[Round, Decision], object] | None = None,
@@ -548,6 +564,7 @@ def migrate(
         heartbeat: Character devices of both sides on which the guest sends bytes of its own accord.
         observer: Character devices of both sides on which the guest answers each byte.
         recover: Go on over another link when that of a post-copy is lost.
+        through: Where the source is to go, of where the destination listens, if something stands between.
         stall_timeout: How long nothing may go over the link.
         timeout: How long QEMU may take to answer.
         on_round: Called with each live round and the decision on it.
@@ -559,7 +576,7 @@ def migrate(
     """
     migration = Migration(
         source, to, strategy, policy, destination=destination, features=features, shadow=shadow, heartbeat=heartbeat,
-        observer=observer, recover=recover, stall_timeout=stall_timeout, timeout=timeout,
+        observer=observer, recover=recover, through=through, stall_timeout=stall_timeout, timeout=timeout,
     )  # fmt: skip
     with migration:
         run(migration, on_round)

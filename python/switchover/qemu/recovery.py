@@ -10,20 +10,23 @@ from switchover.errors import QmpError, UsageError
 from switchover.qemu.incoming import listen_again
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from switchover.qemu.qmp import Qmp
 
 PAUSED = "postcopy-paused"
 PATIENCE = 30.0
 
 
-def resume(source: Qmp, destination: Qmp, listen: str, connect: str | None = None) -> None:
+def resume(source: Qmp, destination: Qmp, listen: str, connect: str | Callable[[str], str] | None = None) -> None:
     """Has a paused post-copy go on: the destination listens at `listen`, the source connects there, or to `connect`.
 
     Args:
         source: The source's monitor.
         destination: The destination's.
         listen: Where the destination is to listen; port 0 takes any free one.
-        connect: Where the source is to go, if something stands between.
+        connect: Where the source is to go, if something stands between; or what tells that of where the destination
+            listens.
 
     Raises:
         QmpError: One of them cannot go on; both are as before.
@@ -31,7 +34,8 @@ def resume(source: Qmp, destination: Qmp, listen: str, connect: str | None = Non
     for side in (destination, source):
         pause(side)
     there = listen_again(destination, listen)
-    source.execute("migrate", {"uri": connect or there, "resume": True})
+    goes_to = connect(there) if callable(connect) else connect or there
+    source.execute("migrate", {"uri": goes_to, "resume": True})
 
 
 def pause(side: Qmp) -> None:

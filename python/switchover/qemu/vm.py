@@ -144,7 +144,8 @@ class Vm:
 
     def wait_until_filled(self, timeout: float = PATIENCE) -> None:
         """Until the guest has filled its memory and begins to write."""
-        self._heard("F", 0, timeout)
+        # What it says before anybody listens is lost; its progress it goes on telling.
+        self._heard("Fp", 0, timeout)
 
     def _heard(self, letters: str, after: int, timeout: float) -> tuple[str, str]:
         """The first of `letters` that the guest said after so many bytes, and the eight digits behind it."""
