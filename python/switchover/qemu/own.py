@@ -17,7 +17,7 @@ from switchover.qemu import guest
 from switchover.qemu.heartbeat import Beats
 from switchover.qemu.migration import Migration
 from switchover.qemu.migration import run as run_to_its_end
-from switchover.qemu.vm import Vm
+from switchover.qemu.vm import Vm, found
 from switchover.workloads import registry as workloads
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ def best(binary: str | None = None) -> str:
     """`kvm` where it runs our guest faster than `tcg` does; some machines have a /dev/kvm that only emulates."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
+    found(binary)
     times = {}
     for accelerator in ("kvm", "tcg"):
         began = time.monotonic()

@@ -4,7 +4,7 @@
  * (`-append`): NAME=VALUE, numbers in decimal. What it writes follows from page and version alone, and the versions are
  * kept in memory too, so that it can tell at any time whether each page holds what it wrote last.
  *
- *   serial 1   out: '.' at each beat, 'p' and 8 hex digits (pages written so far) every 64th, 'F' once memory is filled,
+ *   serial 1   out: '.' at each beat, 'p' and 8 hex digits (pages written so far) every 16th, 'F' once memory is filled,
  *              'K' and 8 hex digits (pages) when a check passed, 'X' and 8 hex digits (the page) when one did not;
  *              in: 'c' check, 'r' rest from writing, 'g' go on
  *   serial 2   echoes each byte
@@ -207,7 +207,7 @@ static void run(void) {
         if (time >= next_beat) {
             next_beat = time + beat;
             say('.');
-            if (!(++beats & 63))
+            if (!(++beats & 15))
                 say_number('p', written);
             hear();
         }
