@@ -7,6 +7,7 @@ incompressible content and nothing else runs. Used by ``benches/table.py``; run 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import socket
@@ -15,8 +16,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-BINARY = "qemu-system-x86_64"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    Receiver = AbstractContextManager[str]
+
+# Another one for a look: QEMU=~/.cache/switchover/qemu-10.0/qemu-system-x86_64 python benches/table.py
+BINARY = os.environ.get("QEMU", "qemu-system-x86_64")
 
 
 class Monitor:
@@ -58,37 +67,61 @@ def start(folder: Path, name: str, mib: int, *extra: str) -> tuple[subprocess.Po
 
 
 def prepare(monitor: Monitor, channels: int) -> None:
-    monitor.ask("migrate-set-capabilities", capabilities=[{"capability": "multifd", "state": True}])
-    monitor.ask("migrate-set-parameters", **{"multifd-channels": channels, "max-bandwidth": 0})
+    if channels:
+        monitor.ask("migrate-set-capabilities", capabilities=[{"capability": "multifd", "state": True}])
+        monitor.ask("migrate-set-parameters", **{"multifd-channels": channels})
+    monitor.ask("migrate-set-parameters", **{"max-bandwidth": 0})
+
+
+def fill(path: Path, mib: int) -> None:
+    """Touched memory, as in the bench it is held against: no page equals another of the guest's, none is zero."""
+    noise = random.Random(1).randbytes(1 << 20)
+    with path.open("wb") as file:
+        for index in range(mib):
+            file.write(index.to_bytes(8, "little") + noise[8:])
+
+
+def send(source: Monitor, mib: int, uri: str) -> float:
+    """Bytes of guest memory a second, from the end of setup to completion, by the source's own clock."""
+    source.ask("migrate", uri=uri)
+    while (state := source.ask("query-migrate"))["status"] not in ("completed", "failed"):
+        time.sleep(0.01)
+    if state["status"] == "failed":
+        raise RuntimeError(f"QEMU's migration failed: {state.get('error-desc')}")
+    return (mib << 20) / ((state["total-time"] - state["setup-time"]) / 1000)
 
 
 def throughput(mib: int, channels: int = 2) -> float:
-    """Bytes of guest memory a second, from the end of setup to completion, by QEMU's own clock."""
-    # Touched memory on both sides, as in the bench it is held against.
+    """From one QEMU to another, over multifd on `channels` (0: over the main channel alone)."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="switchover-bench-") as name:
         folder = Path(name)
-        noise = random.Random(1).randbytes(1 << 20)
         for side in ("source", "destination"):
-            with (folder / side).open("wb") as file:
-                for index in range(mib):
-                    # No page equals another of its own guest's, none is zero.
-                    file.write(index.to_bytes(8, "little") + noise[8:])
+            fill(folder / side, mib)
         destination, there = start(folder, "destination", mib, "-incoming", "defer")
         source, here = start(folder, "source", mib)
         try:
             prepare(here, channels)
             prepare(there, channels)
-            uri = there_uri(there)
-            here.ask("migrate", uri=uri)
-            while (state := here.ask("query-migrate"))["status"] not in ("completed", "failed"):
-                time.sleep(0.01)
-            if state["status"] == "failed":
-                raise RuntimeError(f"QEMU's migration failed: {state.get('error-desc')}")
-            return (mib << 20) / ((state["total-time"] - state["setup-time"]) / 1000)
+            return send(here, mib, there_uri(there))
         finally:
             for process in (source, destination):
                 process.kill()
                 process.wait()
+
+
+def throughput_to(receive: Callable[[], Receiver], mib: int, channels: int) -> float:
+    """The same to a receiver that is no QEMU: `receive` makes one that waits in a thread of its own."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="switchover-bench-") as name:
+        folder = Path(name)
+        fill(folder / "source", mib)
+        source, here = start(folder, "source", mib)
+        try:
+            prepare(here, channels)
+            with receive() as uri:
+                return send(here, mib, uri)
+        finally:
+            source.kill()
+            source.wait()
 
 
 def there_uri(monitor: Monitor) -> str:

@@ -8,10 +8,16 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import qemu
 import switchover as sw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 QUICK = "--quick" in sys.argv
@@ -58,6 +64,38 @@ def against_qemu() -> None:
     )
 
 
+@contextmanager
+def receiver() -> Iterator[str]:
+    """Our destination for a real source, in a thread; what the source is told to migrate to."""
+    with sw.stream.Receiver("tcp:127.0.0.1:0") as receiver:
+        found: list[sw.stream.Reception] = []
+        thread = threading.Thread(target=lambda: found.append(receiver.receive(timeout="20s")))
+        thread.start()
+        yield receiver.endpoint
+        thread.join()
+    if found[0].outcome != "accepted":
+        raise RuntimeError(found[0].reason)
+
+
+def received() -> None:
+    """A real source that sends to our receiver against one that sends to a QEMU, in turns."""
+    print("\n== receiver")
+    if not qemu.installed():
+        print(f"not measured: no {qemu.BINARY}")
+        return
+    mib, pairs = (256, 3) if QUICK else (1024, 7)
+    for channels in (0, 2):
+        measured = [(qemu.throughput_to(receiver, mib, channels), qemu.throughput(mib, channels)) for _ in range(pairs)]
+        ratios = sorted(a / b for a, b in measured)
+        mine, theirs = (statistics.median(column) / 1e9 for column in zip(*measured, strict=True))
+        print(
+            f"QEMU's {mib} MiB over {f'multifd on {channels}' if channels else 'one channel'} to our receiver against "
+            f"a QEMU, {pairs} pairs: ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}); "
+            f"median {mine:.2f} GB/s and {theirs:.2f} GB/s"
+        )
+
+
 if __name__ == "__main__":
     against_qemu()
+    received()
     core()

@@ -14,6 +14,7 @@ mod policy;
 mod receiver;
 mod registry;
 mod session;
+mod stream_receiver;
 mod tracker;
 mod workload;
 
@@ -38,6 +39,8 @@ mod _native {
     use crate::registry::{check, describe};
     #[pymodule_export]
     use crate::session::Session;
+    #[pymodule_export]
+    use crate::stream_receiver::StreamReceiver;
     #[pymodule_export]
     use crate::tracker::Tracker;
 

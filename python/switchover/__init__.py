@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from switchover import codecs, contents, errors, policies, qemu, strategies, trackers, units, workloads
+    from switchover import codecs, contents, errors, policies, qemu, strategies, stream, trackers, units, workloads
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -66,6 +66,7 @@ __all__ = [
     "policies",
     "qemu",
     "strategies",
+    "stream",
     "trackers",
     "units",
     "workloads",
@@ -84,7 +85,18 @@ _HOMES = {
     "switchover.strategies": ("PreCopy", "StopAndCopy"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("codecs", "contents", "errors", "policies", "qemu", "strategies", "trackers", "units", "workloads")
+_MODULES = (
+    "codecs",
+    "contents",
+    "errors",
+    "policies",
+    "qemu",
+    "strategies",
+    "stream",
+    "trackers",
+    "units",
+    "workloads",
+)
 
 
 def __getattr__(name: str) -> Any:

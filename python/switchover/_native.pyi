@@ -1,6 +1,7 @@
 """The engine; private. Parts, rounds, decisions and reports cross as JSON text."""
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, Final, final
 
 from typing_extensions import Buffer
@@ -15,6 +16,7 @@ __all__ = [
     "Policy",
     "Receiver",
     "Session",
+    "StreamReceiver",
     "Tracker",
     "check",
     "describe",
@@ -74,6 +76,25 @@ class Receiver:
     @property
     def endpoint(self) -> str: ...
     def accept(self, timeout: float | None = None, stall: float = 10.0) -> Guest: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class StreamReceiver:
+    def __new__(cls, endpoint: str) -> StreamReceiver: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    def receive(
+        self,
+        keep: str | PathLike[str] | None = None,
+        ending: str = "accept",
+        limit: float | None = None,
+        timeout: float | None = None,
+        stall: float | None = None,
+        switchover_ack: bool = False,
+    ) -> str: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
 

@@ -10,7 +10,7 @@ mod reception;
 mod return_path;
 mod watch;
 
-pub use receiver::{receive, Ending, ReceiverOptions};
+pub use receiver::{receive, Control, Ending, ReceiverOptions};
 pub use reception::{Channel, Outcome, Pass, Reception, Role, Section, Step};
 pub use return_path::{Reply, ReplyReader};
 pub use watch::{BlockSize, PageKinds, SectionKind};

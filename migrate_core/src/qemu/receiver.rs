@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -49,6 +49,9 @@ pub enum Ending {
     Accept,
     /// The source loses the link when it is about to let the guest go, and goes on running it.
     Drop,
+    /// As `Drop`, and a source with the capability `switchover-ack` is never told that it may switch over: it goes on
+    /// copying, and its guest is not stopped for a moment, until the migration is cancelled there.
+    Hold,
 }
 
 /// How a migration is received.
@@ -84,26 +87,45 @@ impl Default for ReceiverOptions {
     }
 }
 
-/// Receives one migration; `cancel`, once set, drops it.
+/// What other threads may see of a reception, and do to it.
+#[derive(Debug, Default)]
+pub struct Control {
+    cancelled: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Control {
+    /// Drops the migration, or ends the wait for one.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes of all channels that have come in.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Receives one migration.
 ///
 /// # Errors
 /// [`Error::Link`] where nobody connects in time; [`Error::System`] where a file cannot be made. What the source does
 /// wrong is no error, but the outcome.
-pub fn receive(listener: &Listener, options: &ReceiverOptions, cancel: &AtomicBool) -> Result<Reception> {
-    let first = first(listener, options, cancel)?;
-    let session = Session::new(options, listener);
+pub fn receive(listener: &Listener, options: &ReceiverOptions, control: &Control) -> Result<Reception> {
+    let first = first(listener, options, control)?;
+    let session = Session::new(options, listener, control);
     std::thread::scope(|scope| -> Result<()> {
         let taken = session.take(scope, first);
         // What was started must come to its end whatever happens here.
-        taken.and_then(|()| session.oversee(scope, cancel)).inspect_err(|_| session.close())
+        taken.and_then(|()| session.oversee(scope)).inspect_err(|_| session.close())
     })?;
     Ok(session.finish())
 }
 
-fn first(listener: &Listener, options: &ReceiverOptions, cancel: &AtomicBool) -> Result<Stream> {
+fn first(listener: &Listener, options: &ReceiverOptions, control: &Control) -> Result<Stream> {
     let begun = Instant::now();
     loop {
-        if cancel.load(Ordering::Relaxed) {
+        if control.cancelled.load(Ordering::Relaxed) {
             return Err(Error::link("called off"));
         }
         match listener.accept(SLICE.min(options.wait.unwrap_or(SLICE))) {
@@ -122,6 +144,7 @@ fn first(listener: &Listener, options: &ReceiverOptions, cancel: &AtomicBool) ->
 struct Session<'a> {
     options: &'a ReceiverOptions,
     listener: &'a Listener,
+    control: &'a Control,
     begun: Instant,
     notes: Mutex<Notes>,
     /// Told of each change that a thread may wait for.
@@ -143,7 +166,7 @@ struct Notes {
 }
 
 impl<'a> Session<'a> {
-    fn new(options: &'a ReceiverOptions, listener: &'a Listener) -> Self {
+    fn new(options: &'a ReceiverOptions, listener: &'a Listener, control: &'a Control) -> Self {
         let notes = Notes {
             reception: Reception::begun(),
             streams: Vec::new(),
@@ -153,7 +176,14 @@ impl<'a> Session<'a> {
             section_ends: 0,
             marks: 0,
         };
-        Self { options, listener, begun: Instant::now(), notes: Mutex::new(notes), changed: Condvar::new() }
+        Self {
+            options,
+            listener,
+            control,
+            begun: Instant::now(),
+            notes: Mutex::new(notes),
+            changed: Condvar::new(),
+        }
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -194,14 +224,10 @@ impl<'a> Session<'a> {
     }
 
     /// Accepts more connections until all that there are have ended.
-    fn oversee<'scope, 'env: 'scope>(
-        &'env self,
-        scope: &'scope Scope<'scope, 'env>,
-        cancel: &AtomicBool,
-    ) -> Result<()> {
+    fn oversee<'scope, 'env: 'scope>(&'env self, scope: &'scope Scope<'scope, 'env>) -> Result<()> {
         loop {
             self.accept(scope, SLICE)?;
-            if cancel.load(Ordering::Relaxed) {
+            if self.control.cancelled.load(Ordering::Relaxed) {
                 self.end(Outcome::Dropped, "called off");
             }
             if self.options.limit.is_some_and(|limit| self.begun.elapsed() >= limit) {
@@ -396,6 +422,7 @@ impl Read for Tap<'_> {
             file.write_all(&bytes[..count])
                 .map_err(|error| io::Error::other(format!("keeping it failed: {error}")))?;
         }
+        self.session.control.bytes.fetch_add(count as u64, Ordering::Relaxed);
         let now = self.session.now();
         self.session.notes().reception.count(self.index, count as u64, now);
         Ok(count)
@@ -462,7 +489,8 @@ impl<'a> Main<'a> {
         match number {
             OPEN_RETURN_PATH => {
                 self.session.notes().reception.return_path = true;
-                if self.newer || self.session.options.switchover_ack {
+                let options = self.session.options;
+                if options.ending != Ending::Hold && (self.newer || options.switchover_ack) {
                     self.say(&Reply::SwitchoverAck)?;
                 }
             }
@@ -530,7 +558,7 @@ impl<'a> Main<'a> {
     }
 
     fn drops(&self) -> bool {
-        self.session.options.ending == Ending::Drop
+        self.session.options.ending != Ending::Accept
     }
 
     /// Lets the source lose the link.

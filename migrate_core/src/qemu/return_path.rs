@@ -5,8 +5,6 @@
 
 use crate::error::{Error, Result};
 
-/// Longest payload that a source takes.
-const MOST_PAYLOAD: usize = 512;
 /// Longest bitmap that is read: for a RAM block of 2 TiB in pages of 4 KiB.
 const MOST_BITMAP: u64 = 64 << 20;
 /// What follows a bitmap.
@@ -182,7 +180,7 @@ fn read(bytes: &mut Bytes<'_>) -> std::result::Result<Reply, Stop> {
     let start = Bytes { rest: bytes.rest, at: bytes.at };
     let kind = u16::from_be_bytes(bytes.number()?);
     let length = usize::from(u16::from_be_bytes(bytes.number()?));
-    if !lengths(kind).contains(&length) {
+    if !lengths(kind).is_some_and(|lengths| lengths.contains(&length)) {
         return Err(start.bad(format!("message of kind {kind} with {length} bytes; {}", expected(kind))));
     }
     let mut payload = Bytes { at: bytes.at, rest: bytes.take(length)? };
@@ -198,23 +196,22 @@ fn read(bytes: &mut Bytes<'_>) -> std::result::Result<Reply, Stop> {
 }
 
 /// The lengths that a payload of `kind` may have; none for a kind that there is not.
-fn lengths(kind: u16) -> std::ops::RangeInclusive<usize> {
+fn lengths(kind: u16) -> Option<std::ops::RangeInclusive<usize>> {
     match kind {
-        SHUT | PONG | RESUME_ACK => 4..=4,
-        REQUEST => 12..=12,
-        REQUEST_NAMED => 13..=13 + 255,
-        RECEIVED => 1..=1 + 255,
-        SWITCHOVER_ACK => 0..=0,
-        _ => MOST_PAYLOAD..=0,
+        SHUT | PONG | RESUME_ACK => Some(4..=4),
+        REQUEST => Some(12..=12),
+        REQUEST_NAMED => Some(13..=13 + 255),
+        RECEIVED => Some(1..=1 + 255),
+        SWITCHOVER_ACK => Some(0..=0),
+        _ => None,
     }
 }
 
 fn expected(kind: u16) -> String {
-    let lengths = lengths(kind);
-    match (lengths.is_empty(), lengths.start() == lengths.end()) {
-        (true, _) => "there are the kinds 1 to 7".into(),
-        (_, true) => format!("it has {}", lengths.start()),
-        _ => format!("it has {} to {}", lengths.start(), lengths.end()),
+    match lengths(kind) {
+        None => "there are the kinds 1 to 7".into(),
+        Some(lengths) if lengths.start() == lengths.end() => format!("it has {}", lengths.start()),
+        Some(lengths) => format!("it has {} to {}", lengths.start(), lengths.end()),
     }
 }
 

@@ -1,7 +1,6 @@
 //! A model source: streams written as a QEMU writes them, sent to the receiver or followed from memory.
 
 use std::io::{Read, Write};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -254,7 +253,7 @@ fn exchange<T: Send>(
     let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
     std::thread::scope(|scope| {
         let source = scope.spawn(|| source(listener.endpoint()));
-        let reception = receive(&listener, options, &AtomicBool::new(false)).unwrap();
+        let reception = receive(&listener, options, &Control::default()).unwrap();
         (reception, source.join().unwrap())
     })
 }
@@ -401,8 +400,10 @@ fn the_end_waits_for_every_channel() {
 fn waiting_ends() {
     let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
     let options = ReceiverOptions { wait: Some(Duration::from_millis(30)), ..ReceiverOptions::default() };
-    let error = receive(&listener, &options, &AtomicBool::new(false)).unwrap_err();
+    let error = receive(&listener, &options, &Control::default()).unwrap_err();
     assert!(error.to_string().contains("nobody connected"), "{error}");
-    let error = receive(&listener, &options, &AtomicBool::new(true)).unwrap_err();
+    let control = Control::default();
+    control.cancel();
+    let error = receive(&listener, &options, &control).unwrap_err();
     assert!(error.to_string().contains("called off"), "{error}");
 }

@@ -299,9 +299,9 @@ impl<'a, R: Read> Watch<'a, R> {
         let memory = name == "ram";
         (self.see)(Sight::Begins(kind, name), at)?;
         if memory {
-            self.memory(number)?
+            self.memory(number)?;
         } else {
-            self.device(number)?
+            self.device(number)?;
         }
         self.memory_ended |= memory && kind == SectionKind::End;
         self.tell(Sight::Ends)
@@ -397,7 +397,7 @@ impl<'a, R: Read> Watch<'a, R> {
             }
             BLOCKS => self.list(address)?,
             kind @ (RAW | ZERO | XBZRLE | COMPRESSED) => {
-                self.page(at, address, kind, flags & SAME_BLOCK != 0)?
+                self.page(at, address, kind, flags & SAME_BLOCK != 0)?;
             }
             _ => return self.wrong(at, format!("flags {flags:#05x} in a record of memory")),
         }

@@ -18,6 +18,7 @@ from .parts import listings
 from .qemu import qemu
 from .receive import receive
 from .run import run
+from .stream import stream
 
 NOT_COMPLETED = 1
 WRONG = 2
@@ -29,7 +30,7 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, qemu, demo, doctor, *listings):
+for command in (run, receive, qemu, stream, demo, doctor, *listings):
     group.add_command(command)
 
 

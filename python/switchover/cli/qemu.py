@@ -160,6 +160,37 @@ def recover(source: str, destination: str, listen: str, connect: str | None) -> 
 
 
 @qemu.command()
+@click.option("--source", required=True, metavar="PATH|HOST:PORT", help="The VM's QMP monitor, on this machine.")
+@click.option("-d", "--duration", default="30s", show_default=True, help="How long.")
+@click.option("--bandwidth", default="32MB/s", show_default=True, help="The most to use.")
+@click.option("--keep", type=click.Path(dir_okay=False, path_type=Path), help="Keep the stream there.")
+@SHADOW
+@OUTPUT
+@JSON
+def rehearse(
+    *,
+    source: str,
+    duration: str,
+    bandwidth: str,
+    keep: Path | None,
+    shadow: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+) -> int:
+    """Have a VM copy its memory for a while, to see its rounds; it never moves, and is not stopped."""
+    rehearsal = sw.qemu.rehearse(
+        source,
+        duration,
+        bandwidth=bandwidth,
+        output=keep,
+        shadow=shadow,
+        on_round=show.rounds(None if as_json else show.console()),
+    )
+    tell(rehearsal.report, "rehearsal", (), output, as_json=as_json)
+    return 0
+
+
+@qemu.command()
 @click.argument("monitor", metavar="PATH|HOST:PORT")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def abilities(monitor: str, as_json: bool) -> int:

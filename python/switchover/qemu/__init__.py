@@ -15,6 +15,7 @@ from switchover.qemu.migration import Migration, migrate, migrate_async
 from switchover.qemu.own import Pair
 from switchover.qemu.qmp import AsyncQmp, Event, Qmp
 from switchover.qemu.recovery import resume as recover
+from switchover.qemu.rehearsal import Rehearsal, rehearse
 
 __all__ = [
     "Abilities",
@@ -24,8 +25,10 @@ __all__ = [
     "Migration",
     "Pair",
     "Qmp",
+    "Rehearsal",
     "migrate",
     "migrate_async",
     "recover",
+    "rehearse",
     "restore",
 ]

@@ -84,13 +84,13 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
 
 
 def may_throttle(policy: object) -> bool:
-    """Whether a policy may ask for throttling; of a callable nobody knows."""
+    """Whether a policy may ask for throttling; a callable may, unless its attribute `may_throttle` says no."""
     if policy is None:
         return False
     if isinstance(policy, policies.First):
         return any(may_throttle(part) for part in policy.policies)
     if not isinstance(policy, Part):
-        return True
+        return bool(getattr(policy, "may_throttle", True))
     names = [policy.name] + [part["name"] for part in policy.spec().get("policies", [])]
     return any(name.startswith(_MAY_THROTTLE) for name in names)
 
