@@ -8,10 +8,12 @@ cannot do it. The policy, the rounds and the report are those of the other world
 
 from __future__ import annotations
 
+from switchover.qemu import guestperf
 from switchover.qemu.abilities import Abilities
+from switchover.qemu.calls import migrate, migrate_async
 from switchover.qemu.features import Features
 from switchover.qemu.incoming import restore
-from switchover.qemu.migration import Migration, migrate, migrate_async
+from switchover.qemu.migration import Migration
 from switchover.qemu.own import Pair
 from switchover.qemu.qmp import AsyncQmp, Event, Qmp
 from switchover.qemu.recovery import resume as recover
@@ -26,6 +28,7 @@ __all__ = [
     "Pair",
     "Qmp",
     "Rehearsal",
+    "guestperf",
     "migrate",
     "migrate_async",
     "recover",

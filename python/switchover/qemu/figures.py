@@ -111,24 +111,24 @@ class Ledger:
         self._window.append((now, sent))
         while len(self._window) > 2 and self._window[1][0] <= now - WINDOW:
             self._window.pop(0)
-        (then, before), wide = self._window[0], now - self._window[0][0]
-        if wide >= WINDOW:
-            self._bandwidth = max(0.0, (sent - before) / wide)
-        del then
+        then, before = self._window[0]
+        if now - then >= WINDOW:
+            self._bandwidth = max(0.0, (sent - before) / (now - then))
 
     def begin(self, look: Look) -> None:
         """The first bitmap is there: round 0 begins."""
         self.begun = self.begun or look
 
-    def end_round(self, look: Look, *, live: bool) -> Round:
-        """The round that ends with `look`, the dirty bitmap just harvested."""
+    def end_round(self, look: Look, *, live: bool, delay: float = 0.0) -> Round:
+        """The round that ends with `look`, the dirty bitmap just harvested: `delay` seconds before QEMU answered."""
         start = self.begun or look
         ram, before = look.ram or self.last.ram, start.ram
         pages, was = (look.pages if look.ram else self.last.pages), start.pages
         duration = max(0.0, look.time - start.time)
         sent = max(0, int(ram.get("transferred", 0)) - int(before.get("transferred", 0)))
         remaining = int(ram.get("remaining", 0)) if live else 0
-        bandwidth = self._bandwidth or (sent / duration if duration > 0 else 0.0)
+        # A harvest holds the sender up: the window in which it falls says little of the link.
+        bandwidth = max(self._bandwidth, sent / duration if duration > 0 else 0.0)
         ended = Round(
             index=len(self.rounds),
             live=live,
@@ -153,7 +153,7 @@ class Ledger:
         row = {name: getattr(ended, name) for name in Round.__dataclass_fields__}
         if math.isinf(ended.expected_blackout):
             row["expected_blackout"] = None
-        self.rounds.append(row | {"qemu": look.figures()})
+        self.rounds.append(row | {"qemu": look.figures() | {"answer_delay": delay}})
         return ended
 
     def sample(self, look: Look) -> Sample:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import time
@@ -11,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from switchover import policies, units
 from switchover.decision import Decision
-from switchover.errors import PolicyError, QmpError, SwitchoverError, UsageError
+from switchover.errors import QmpError, SwitchoverError, UsageError
 from switchover.migration import _named
 from switchover.qemu import account, incoming, plan, recovery
 from switchover.qemu.abilities import Abilities
+from switchover.qemu.acts import Acts
 from switchover.qemu.cpu import Usage
 from switchover.qemu.features import Features
 from switchover.qemu.figures import Ledger, Look
 from switchover.qemu.guardian import Guardian
 from switchover.qemu.heartbeat import Beats
 from switchover.qemu.judge import Judge
-from switchover.qemu.qmp import Address, Event, Qmp, parse_address
+from switchover.qemu.qmp import Address, Event, Qmp
 from switchover.qemu.settings import Setter, running
 from switchover.qemu.vantage import Moments
 
@@ -100,7 +100,7 @@ class Migration:
         self._error: SwitchoverError | None = None
         self._ordered: Round | None = None
         self._cancelled = False
-        self._limited_vcpus = False
+        self._acts: Acts | None = None
         self._stop_arrived = False
         self.last_sync: float | None = None
         """When the dirty bitmap was harvested for the last round, which no policy is asked about."""
@@ -155,6 +155,7 @@ class Migration:
         self._guardian = Guardian()
         self._set(self.destination, there, self.plan.destination, "destination")
         self._set(self.source, here, self.plan.source, "source")
+        self._acts = Acts(self.source, self._setters[-1], self.plan)
         if self.destination is not None and not to_file:
             self.uri = incoming.listen(self.destination, self.uri)
         self._goes_to = self.uri if to_file else self._through(self.uri)
@@ -314,7 +315,7 @@ class Migration:
             # QEMU was faster than the question: what remained is known from what was sent since.
             self.last_sync = min(at, self.last_sync or at)
             return None
-        ended = self.ledger.end_round(look, live=True)
+        ended = self.ledger.end_round(look, live=True, delay=max(0.0, look.time - at))
         for name, watcher in self._watchers.items():
             self._shadow(name, ended.index, self._asked(watcher.decide, ended, theirs=False))
         self._ordered = ended
@@ -361,50 +362,10 @@ class Migration:
         if not decision.fires:
             return
         self._note("decided", round=index, decision=decision.to_dict())
-        setter = self._setters[-1]
-        if decision.kind == "switch_over":
-            setter.change(downtime_limit=plan.AT_ONCE_MS)
-        elif decision.kind == "abort":
-            self._end("aborted", decision.reason.text)
-        elif decision.kind == "post_copy":
-            self._post_copy()
-        elif decision.kind == "throttle":
-            self._throttle(decision.percent or 0.0)
-        else:
-            self._limit(setter, decision)
-
-    def _post_copy(self) -> None:
-        if self.plan.post_copy:
-            self.source.execute("migrate-start-postcopy")
-        else:
-            name = self.plan.strategy["name"]
-            self._end("failed", f"the policy asked for post-copy, which {name} cannot do: use the strategy hybrid")
-
-    def _throttle(self, percent: float) -> None:
-        if not self.plan.throttles:
-            self._end("failed", "the policy asked for a throttle, which has to be prepared before the start")
-            return
-        now = self.ledger.last.throttle
-        named = {name.replace("-", "_"): value for name, value in plan.throttle_settings(percent, now).items()}
-        self._setters[-1].change(**named)
-
-    def _limit(self, setter: Setter, decision: Decision) -> None:
-        if decision.blackout is not None:
-            limit = min(plan.AT_ONCE_MS, max(1, round(1000 * decision.blackout)))
-            setter.change(downtime_limit=limit)
-        if decision.bandwidth is not None:
-            setter.change(max_bandwidth=int(decision.bandwidth))
-        if decision.dirty_rate is not None:
-            self._limit_vcpus(decision.dirty_rate)
-        if decision.write_delay:
-            self._end("failed", "the policy asked to delay first writes, which QEMU cannot do")
-
-    def _limit_vcpus(self, rate: float) -> None:
-        if rate > 0:
-            self._limited_vcpus = True
-            self.source.execute("set-vcpu-dirty-limit", {"dirty-rate": max(1, round(rate / (1 << 20)))})
-        elif self._limited_vcpus:
-            self.source.execute("cancel-vcpu-dirty-limit")
+        assert self._acts is not None  # noqa: S101  made before the start
+        ended = self._acts.do(decision, self.ledger.last.throttle)
+        if ended is not None:
+            self._end(*ended)
 
     # The end
 
@@ -489,9 +450,8 @@ class Migration:
         for beats, line in zip(self._beats, self._lines, strict=True):
             if beats is not None and beats is not line:
                 beats.close()
-        if self._limited_vcpus:
-            with contextlib.suppress(QmpError):
-                self.source.execute("cancel-vcpu-dirty-limit")
+        if self._acts is not None:
+            self._acts.undo()
         for setter in self._setters:
             # A destination that failed has ended; a source may have been shut down.
             with contextlib.suppress(QmpError):
@@ -529,90 +489,3 @@ class Migration:
             for _ in self:
                 pass
         self._finish()
-
-
-def migrate(
-    source: Qmp | Address,
-    to: Qmp | Address,
-    strategy: object = "pre-copy",
-    policy: policies.Judge | str | None = None,
-    *,
-    destination: Qmp | Address | None = None,
-    features: Features | dict[str, Any] | str | None = None,
-    shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
-    heartbeat: tuple[Address, Address] | Beats | None = None,
-    observer: tuple[Address, Address] | Beats | None = None,
-    recover: bool = True,
-    through: Callable[[str], str] | None = None,
-    stall_timeout: units.Time = "60s",
-    timeout: units.Time = "30s",
-    on_round: Callable[[Round, Decision], object] | None = None,
-) -> Report:
-    """Migrates a VM, and reports. What goes wrong is the report's outcome; its reason says where the guest is.
-
-    Args:
-        source: The source's monitor: a path, "HOST:PORT", or a `Qmp`.
-        to: Where to: an address for QEMU such as "tcp:HOST:PORT", "unix:PATH" or "file:PATH", or the monitor of a
-            destination on the same machine.
-        strategy: How memory moves: pre-copy, stop-and-copy, post-copy, hybrid.
-        policy: Asked at each pass and every 100 ms: one of `switchover.policies`, or `f(round, history) -> Decision`.
-            Left out, QEMU decides by its own rule.
-        destination: The destination's monitor, where `to` is an address: it is set up like the source, told to listen
-            (if it was started with `-incoming defer`), and asked when the guest runs.
-        features: What QEMU is to use on the way: `Features`, or a text such as `multifd=4,compression=zstd`.
-        shadow: Policies that only watch.
-        heartbeat: Character devices of both sides on which the guest sends bytes of its own accord.
-        observer: Character devices of both sides on which the guest answers each byte.
-        recover: Go on over another link when that of a post-copy is lost.
-        through: Where the source is to go, of where the destination listens, if something stands between.
-        stall_timeout: How long nothing may go over the link.
-        timeout: How long QEMU may take to answer.
-        on_round: Called with each live round and the decision on it.
-
-    Raises:
-        UsageError: QEMU cannot do that; nothing has been started, and all is as before.
-        QmpError: A monitor does not answer, or QEMU refused a setting; all is as before.
-        PolicyError: A policy raised; the guest runs at the source.
-    """
-    migration = Migration(
-        source, to, strategy, policy, destination=destination, features=features, shadow=shadow, heartbeat=heartbeat,
-        observer=observer, recover=recover, through=through, stall_timeout=stall_timeout, timeout=timeout,
-    )  # fmt: skip
-    with migration:
-        run(migration, on_round)
-    if isinstance(migration.report.error, PolicyError):
-        raise migration.report.error
-    return migration.report
-
-
-def run(migration: Migration, on_round: Callable[[Round, Decision], object] | None = None) -> None:
-    """Runs a migration to its end under its own policy."""
-    for seen in migration:
-        decision = migration.judge()
-        if on_round is not None and decision is not None:
-            on_round(seen, decision)
-
-
-async def migrate_async(*arguments: Any, **named: Any) -> Report:
-    """`migrate` for asyncio code. Cancelling the task cancels the migration; the guest then runs at the source."""
-    on_round = named.pop("on_round", None)
-    migration = Migration(*arguments, **named)
-
-    def work() -> Report:
-        with migration:
-            run(migration, on_round)
-        return migration.report
-
-    task = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        report = await asyncio.shield(task)
-    except asyncio.CancelledError:
-        migration.cancel()
-        await task
-        raise
-    if isinstance(report.error, PolicyError):
-        raise report.error
-    return report
-
-
-__all__ = ["Migration", "migrate", "migrate_async", "parse_address"]

@@ -14,9 +14,9 @@ from switchover import _native, units
 from switchover.errors import SwitchoverError, UsageError
 from switchover.link import Link
 from switchover.qemu import guest
+from switchover.qemu.calls import run as run_to_its_end
 from switchover.qemu.heartbeat import Beats
 from switchover.qemu.migration import Migration
-from switchover.qemu.migration import run as run_to_its_end
 from switchover.qemu.vm import Vm, found
 from switchover.workloads import registry as workloads
 

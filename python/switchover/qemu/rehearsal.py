@@ -14,9 +14,9 @@ from switchover import policies, units
 from switchover.decision import Decision
 from switchover.errors import UsageError
 from switchover.qemu.abilities import Abilities
+from switchover.qemu.calls import run as run_to_its_end
 from switchover.qemu.features import Features
 from switchover.qemu.migration import Migration
-from switchover.qemu.migration import run as run_to_its_end
 from switchover.qemu.qmp import Qmp
 from switchover.stream import Receiver
 
