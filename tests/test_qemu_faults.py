@@ -12,6 +12,8 @@ import pytest
 import switchover as sw
 from vms.pair import SLOW, ask, pair, runs, settings, wait_until
 
+# Two virtual machines on a machine that may have other work.
+pytestmark = pytest.mark.timeout(240)
 NEVER = "max-rounds:1000000"
 
 
@@ -152,7 +154,7 @@ sw.qemu.migrate(source, destination, policy="max-rounds:1000000", features=featu
 """
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
 def test_killed_at_a_random_moment(qemu, seed):
     moment = random.Random(seed).uniform(0.0, 1.2)
     print(f"killed after {moment:.3f} s")
@@ -182,7 +184,7 @@ def test_interrupted_from_the_keyboard(qemu):
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
             assert driver.stdout.readline().startswith("round   0")
             driver.send_signal(signal.SIGINT)
-            _, said = driver.communicate(timeout=30)
+            _, said = driver.communicate(timeout=120)
         assert (driver.returncode, said.strip()) == (1, "switchover: interrupted")
         assert settled(source, before)
         runs(source)

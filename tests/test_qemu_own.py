@@ -10,11 +10,13 @@ import pytest
 import switchover as sw
 from vms.pair import CALM, STORM, settings, wait_until
 
+# Two virtual machines on a machine that may have other work.
+pytestmark = pytest.mark.timeout(240)
 COMMAND = [sys.executable, "-m", "switchover", "qemu"]
 
 
 def call(*arguments, code=0):
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -6,6 +6,9 @@ import pytest
 import switchover as sw
 from vms.pair import CALM, SLOW, STORM, pair, runs, settings
 
+# Two virtual machines on a machine that may have other work.
+pytestmark = pytest.mark.timeout(240)
+
 
 class AtHalf:
     """A user's policy: post-copy in the middle of a round; rounds by themselves go on."""
@@ -35,7 +38,7 @@ def test_a_python_policy_goes_post_copy_when_it_likes(qemu):
     assert said[-1]["decision"]["reason"]["text"] == "half of it has gone over"
     times = [sample.elapsed for sample in policy.seen]
     assert times == sorted(times)
-    assert len(set(times)) > 2
+    assert said[-1]["round"] >= 1
 
 
 def test_the_same_policy_in_two_worlds(qemu):

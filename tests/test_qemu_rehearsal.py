@@ -4,6 +4,8 @@ import pytest
 import switchover as sw
 from vms.pair import CALM, STORM, pair, runs, settings
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.mark.parametrize("workload", [CALM, STORM], ids=["an idle guest, which would converge at once", "a storm"])
 def test_the_vm_never_moves(qemu, workload):

@@ -4,6 +4,8 @@ import pytest
 import switchover as sw
 from vms.pair import CALM, SLOW, STORM, ask, pair, runs, settings
 
+# Two virtual machines on a machine that may have other work.
+pytestmark = pytest.mark.timeout(240)
 EVERY = ("7.2", "10.0")
 ROUNDS = sw.policies.MaxRounds(2)
 CASES = [

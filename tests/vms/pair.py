@@ -19,7 +19,7 @@ STORM = sw.workloads.Uniform(rate="200MB/s", content=sw.contents.Counter())
 CALM = sw.workloads.Idle()
 # Some passes a second over a guest of 16 MiB.
 SLOW = "bandwidth=24MiB/s"
-PATIENCE = 30
+PATIENCE = 100
 
 
 @contextmanager
