@@ -6,6 +6,7 @@
 mod codec;
 mod errors;
 mod fork;
+mod forwarder;
 mod guest;
 mod interrupt;
 mod memory;
@@ -28,6 +29,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use crate::codec::Codec;
+    #[pymodule_export]
+    use crate::forwarder::Forwarder;
     #[pymodule_export]
     use crate::guest::Guest;
     #[pymodule_export]

@@ -10,6 +10,7 @@ __all__ = [
     "PAGE",
     "VERSION",
     "Codec",
+    "Forwarder",
     "Guest",
     "Memory",
     "Policy",
@@ -58,6 +59,16 @@ class Codec:
     def passed(self, data: Buffer) -> None: ...
 
 @final
+class Forwarder:
+    def __new__(cls, listen: str, to: str, link: str) -> Forwarder: ...
+    @property
+    def carried(self) -> int: ...
+    @property
+    def endpoint(self) -> str: ...
+    def close(self) -> None: ...
+    def cut(self) -> None: ...
+
+@final
 class Guest:
     def __new__(cls, spec: str, programs: Sequence[Callable[[Memory, float], int | None]]) -> Guest: ...
     def blocks(self) -> list[tuple[str, Memory]]: ...
@@ -99,7 +110,7 @@ class StreamReceiver:
     def receive(
         self,
         keep: str | PathLike[str] | None = None,
-        accept: bool = True,
+        ending: str = "accept",
         limit: float | None = None,
         timeout: float | None = None,
         stall: float | None = None,

@@ -49,6 +49,9 @@ pub enum Ending {
     Accept,
     /// The source loses the link when it is about to let the guest go, and goes on running it.
     Drop,
+    /// As `Drop`, and a source with the capability `switchover-ack` is never told that it may switch over: it goes on
+    /// copying, and its guest is not stopped for a moment, until the migration is cancelled there.
+    Hold,
 }
 
 /// How a migration is received.
@@ -486,7 +489,8 @@ impl<'a> Main<'a> {
         match number {
             OPEN_RETURN_PATH => {
                 self.session.notes().reception.return_path = true;
-                if self.newer || self.session.options.switchover_ack {
+                let options = self.session.options;
+                if options.ending != Ending::Hold && (self.newer || options.switchover_ack) {
                     self.say(&Reply::SwitchoverAck)?;
                 }
             }
@@ -554,7 +558,7 @@ impl<'a> Main<'a> {
     }
 
     fn drops(&self) -> bool {
-        self.session.options.ending == Ending::Drop
+        self.session.options.ending != Ending::Accept
     }
 
     /// Lets the source lose the link.

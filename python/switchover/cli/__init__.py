@@ -15,6 +15,7 @@ from switchover.errors import SwitchoverError, UsageError
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
+from .qemu import qemu
 from .receive import receive
 from .record import record
 from .run import run
@@ -32,7 +33,7 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, record, simulate, trace, stream, demo, doctor, *listings):
+for command in (run, receive, qemu, record, simulate, trace, stream, demo, doctor, *listings):
     group.add_command(command)
 
 

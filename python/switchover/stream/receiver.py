@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    Ending = Literal["accept", "drop"]
+    Ending = Literal["accept", "drop", "hold"]
 
-ENDINGS = ("accept", "drop")
+ENDINGS = ("accept", "drop", "hold")
 
 
 class Receiver:
@@ -56,7 +56,9 @@ class Receiver:
                 after its name. Without it the bytes are measured and forgotten.
             ending: "accept": the source completes, and its guest has left it. "drop": the source loses the link when
                 it has stopped its guest to switch over, and goes on running it. That takes the capability
-                `return-path` at the source, and no `postcopy-ram`: others are dropped at their first bytes.
+                `return-path` at the source, and no `postcopy-ram`: others are dropped at their first bytes. "hold": a
+                source with the capability `switchover-ack` is never told that it may switch over, so that its guest is
+                not even stopped; others are dropped as with "drop".
             limit: After that time the migration is dropped, whatever `ending` says.
             timeout: How long to wait for a source; `None` waits for ever.
             stall: How long the source may be silent; `None`: for ever.
@@ -71,7 +73,7 @@ class Receiver:
         path = None if output is None else Path(output)
         times = {"limit": limit, "timeout": timeout, "stall": stall}
         limits = {name: None if value is None else units.parse_time(value, name) for name, value in times.items()}
-        text = self._native.receive(path, ending == "accept", switchover_ack=switchover_ack, **limits)
+        text = self._native.receive(path, ending, switchover_ack=switchover_ack, **limits)
         return Reception(json.loads(text))
 
     def cancel(self) -> None:
