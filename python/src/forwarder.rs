@@ -28,7 +28,8 @@ impl Forwarder {
     fn new(py: Python<'_>, listen: &str, to: &str, link: &str) -> PyResult<Self> {
         let spec: LinkSpec = parse(py, "link", link)?;
         let endpoint = |text: &str| text.parse::<Endpoint>().map_err(|error| to_python(py, error));
-        let core = Core::start(&endpoint(listen)?, endpoint(to)?, &spec).map_err(|error| to_python(py, error))?;
+        let core =
+            Core::start(&endpoint(listen)?, endpoint(to)?, &spec).map_err(|error| to_python(py, error))?;
         Ok(Self { inner: Owned::new(Mutex::new(Some(core))) })
     }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from switchover import policies, units
 from switchover.decision import Decision
 from switchover.errors import QmpError, SwitchoverError, UsageError
-from switchover.migration import _named
+from switchover.migration import named
 from switchover.qemu import account, incoming, plan, recovery
 from switchover.qemu.abilities import Abilities
 from switchover.qemu.acts import Acts
@@ -79,7 +79,7 @@ class Migration:
         self._strategy, self.features = strategy, Features.of(features)
         self._policy = None if policy is None else policies.of(policy)
         self._judge = None if self._policy is None else Judge(self._policy)
-        self._watchers = {name: Judge(watcher) for name, watcher in _named(shadow).items()}
+        self._watchers = {name: Judge(watcher) for name, watcher in named(shadow).items()}
         self._lines = (heartbeat, observer)
         self._beats: list[Beats | None] = [None, None]
         self._recover = recover

@@ -67,20 +67,11 @@ def scheme_of(uri: str) -> str:
 
 def parse_strategy(given: object) -> tuple[str, dict[str, Any]]:
     """The name and the knobs that were set, of a strategy, its class, its text or its spec."""
-    if isinstance(given, str):
-        name = given.partition(":")[0].lower().replace("-", "")
-        known = {each.replace("-", ""): each for each in _KNOWN}
-        if name in known and known[name] not in strategies.names():
-            return known[name], dict(_pairs(given.partition(":")[2]))
     part = strategies.registry.of(given)
     spec = part.spec()
     if part._named:
         spec["codec"] = part.codec.name
     return str(spec.pop("name")), spec
-
-
-def _pairs(text: str) -> list[tuple[str, Any]]:
-    return [(name, value) for name, _, value in (piece.partition("=") for piece in text.split(",") if piece)]
 
 
 def may_throttle(policy: object) -> bool:
