@@ -35,6 +35,7 @@ mod uffd_async;
 mod uffd_check;
 mod uffd_handler;
 mod uffd_sync;
+mod urgent;
 
 pub use compare::Compare;
 #[cfg(all(feature = "kvm", target_arch = "x86_64"))]
@@ -47,6 +48,7 @@ pub use software::Software;
 pub use tax::first_write_ns;
 pub use uffd_async::UffdAsync;
 pub use uffd_sync::UffdSync;
+pub use urgent::run_soon;
 
 /// The trackers there are, the best first: `auto` takes the first that works.
 pub static TRACKERS: Registry<Make> = Registry {
