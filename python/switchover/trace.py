@@ -36,8 +36,8 @@ _SAMPLES = b"switchover.samples"
 class Trace:
     """What a dirty log harvested at a steady pace held: for each interval the runs of pages written in it.
 
-    Made by [`record`][switchover.trace.Trace.record] or [`generate`][switchover.trace.Trace.generate], read by [`load`][switchover.trace.Trace.load], or out of
-    rows of your own.
+    Made by [`record`][switchover.trace.Trace.record] or [`generate`][switchover.trace.Trace.generate], read by
+    [`load`][switchover.trace.Trace.load], or out of rows of your own.
 
     Attributes:
         samples: What the pages written looked like, where that was recorded: an array of `samples.SAMPLE`.

@@ -57,7 +57,7 @@ fn open(path: &Path) -> Result<(PathBuf, File, u64)> {
 impl Memory for Images {
     fn stretches(&mut self) -> Result<Vec<Range<u64>>> {
         let most = self.files.iter().map(|(_, _, pages)| *pages).max();
-        Ok(vec![0..most.unwrap_or(0)])
+        Ok(std::iter::once(0..most.unwrap_or(0)).collect())
     }
 
     fn read(&mut self, pages: &[u64], each: &mut dyn FnMut(u64, &Page)) -> Result<()> {

@@ -29,7 +29,7 @@ impl<'a> GuestLook<'a> {
 
 impl Memory for GuestLook<'_> {
     fn stretches(&mut self) -> Result<Vec<Range<u64>>> {
-        Ok(vec![0..self.memory.pages()])
+        Ok(std::iter::once(0..self.memory.pages()).collect())
     }
 
     fn read(&mut self, pages: &[u64], each: &mut dyn FnMut(u64, &Page)) -> Result<()> {
