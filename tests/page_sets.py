@@ -69,6 +69,7 @@ def heap(size: int) -> list[bytes]:
     """This process's own heap, with objects of a few kinds in it; then again, with some of them changed."""
     objects = [{"name": f"object {i}", "values": [i, i * 0.5, str(i)]} for i in range(size // 400)]
     first, places = used(size)
+    first = whole(first, size)
     for each in objects[:: max(1, len(objects) // 500)]:
         each["values"][0] = -1
         each["name"] += "!"

@@ -5,6 +5,7 @@
 
 use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
 use std::sync::Arc;
+use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -132,7 +133,7 @@ impl Encoder {
 
     fn send_batch(&mut self, batch: &[u64], contents: Option<&[u8]>, out: &SyncSender<Job>) -> bool {
         let began = thread_seconds();
-        self.coder.codec().told(self.pace.look(&self.pipe));
+        self.coder.codec().told(self.pace.look(&self.pipe, Instant::now()));
         if contents.is_none() && self.stands_aside(batch) {
             return out.send(self.as_it_is(batch)).is_ok();
         }
