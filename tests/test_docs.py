@@ -1,6 +1,7 @@
 """Examples in README and docs run as they are printed, and tables name every part."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_page_examples(page, tmp_path, monkeypatch):
-    """All Python blocks of a page in order, in one namespace."""
+def test_page_examples(page, tmp_path, monkeypatch, request):
+    """All Python blocks of a page in order, in one namespace. Where they read vm.mig, a real QEMU writes it."""
     monkeypatch.chdir(tmp_path)
+    if '"vm.mig"' in page.read_text():
+        shutil.copy(request.getfixturevalue("captured")("plain", "10.0").main, "vm.mig")
     space = {"__name__": "example"}
     for block in BLOCK.findall(page.read_text()):
         exec(compile(block, str(page), "exec"), space)

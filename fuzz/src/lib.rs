@@ -1,5 +1,7 @@
 //! What the fuzz targets of the codecs share. `cargo +nightly fuzz run decode_xbzrle` runs one.
 
+pub mod stream;
+
 use migrate_core::codec::{find, Codec, Encoded, Page};
 use migrate_core::knobs::Spec;
 use migrate_core::Error;

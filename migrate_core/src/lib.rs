@@ -11,6 +11,7 @@
 //! * [`strategy`]: how memory moves, as state machines.
 //! * [`policy`]: when to switch over, throttle, give up.
 //! * [`link`]: byte links over TCP and UNIX sockets, shaped on demand: bandwidth, delay, jitter, outages.
+//! * [`qemu`]: QEMU's migration streams, read and taken apart.
 //! * [`wire`]: the stream between a source and a destination of ours.
 //! * [`world`]: where a strategy is carried out: real memory, or a simulated guest.
 //! * [`report`]: what a run leaves behind.

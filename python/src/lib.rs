@@ -16,6 +16,7 @@ mod recording;
 mod registry;
 mod session;
 mod simulation;
+mod stream;
 mod stream_receiver;
 mod trace;
 mod tracker;
@@ -46,6 +47,11 @@ mod _native {
     use crate::session::Session;
     #[pymodule_export]
     use crate::simulation::{simulate, simulate_many};
+    #[pymodule_export]
+    use crate::stream::{
+        stream_core, stream_devices, stream_diff, stream_extract, stream_squash, stream_summary, StreamLines,
+        StreamPages,
+    };
     #[pymodule_export]
     use crate::stream_receiver::StreamReceiver;
     #[pymodule_export]

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from switchover import units
-from switchover.cli import show
+from switchover.cli import captures, show
 from switchover.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,3 +109,7 @@ def kinds(pages: Pages) -> str:
     """Pages by kind, those that there are."""
     counts = {name: getattr(pages, name) for name in ("raw", "zero", "xbzrle", "compressed")}
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+
+
+for command in captures.commands:
+    stream.add_command(command)
