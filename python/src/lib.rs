@@ -3,6 +3,7 @@
 //!
 //! Parts, rounds, decisions and reports cross as JSON text, memory as a view of itself, pages as bytes.
 
+mod bakeoff;
 mod codec;
 mod errors;
 mod fork;
@@ -27,6 +28,8 @@ use pyo3::prelude::*;
 /// What `switchover` is built on; private.
 #[pymodule(gil_used = true)]
 mod _native {
+    #[pymodule_export]
+    use crate::bakeoff::PageSet;
     #[pymodule_export]
     use crate::codec::Codec;
     #[pymodule_export]

@@ -13,6 +13,7 @@ __all__ = [
     "Forwarder",
     "Guest",
     "Memory",
+    "PageSet",
     "Policy",
     "Receiver",
     "Recording",
@@ -84,6 +85,19 @@ class Guest:
 class Memory:
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
+
+@final
+class PageSet:
+    @staticmethod
+    def of_files(paths: Sequence[str | PathLike[str]], bytes: int) -> PageSet: ...
+    @staticmethod
+    def of_bytes(versions: Sequence[Buffer], bytes: int) -> PageSet: ...
+    @staticmethod
+    def of_process(pid: int, rounds: int, interval: float, bytes: int) -> PageSet: ...
+    @staticmethod
+    def of_guest(guest: Guest, rounds: int, interval: float, bytes: int) -> PageSet: ...
+    def facts(self) -> str: ...
+    def bake(self, codec: str, passes: int, time: float, together: bool, link: float | None) -> str: ...
 
 @final
 class Policy:

@@ -12,6 +12,7 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
+from .codecs import codecs
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
@@ -33,7 +34,19 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, qemu, record, simulate, trace, stream, demo, doctor, *listings):
+for command in (
+    run,
+    receive,
+    qemu,
+    record,
+    trace,
+    simulate,
+    stream,
+    codecs,
+    demo,
+    doctor,
+    *listings,
+):
     group.add_command(command)
 
 

@@ -177,7 +177,7 @@ fn gadget(pid: i32, mappings: &[Mapping]) -> Result<Option<u64>> {
 }
 
 /// What to say when the system refuses access.
-fn refusal(pid: i32, error: &io::Error) -> Error {
+pub(super) fn refusal(pid: i32, error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => unavailable(permission(pid)),
         Some(libc::ENOENT | libc::ESRCH) => Error::usage(format!("there is no process {pid}")),
