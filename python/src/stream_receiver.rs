@@ -47,12 +47,13 @@ impl StreamReceiver {
     }
 
     /// Receives one migration; the reception as JSON. Times are in seconds.
-    #[pyo3(signature = (keep=None, ending="accept", limit=None, timeout=None, stall=None, switchover_ack=false))]
+    #[pyo3(signature = (keep=None, log=None, ending="accept", limit=None, timeout=None, stall=None, switchover_ack=false))]
     #[allow(clippy::too_many_arguments)]
     fn receive(
         &self,
         py: Python<'_>,
         keep: Option<PathBuf>,
+        log: Option<PathBuf>,
         ending: &str,
         limit: Option<f64>,
         timeout: Option<f64>,
@@ -63,6 +64,7 @@ impl StreamReceiver {
         let time = |what, value: Option<f64>| value.map(|value| seconds(what, value)).transpose();
         let options = ReceiverOptions {
             keep,
+            log,
             ending: match ending {
                 "accept" => Ending::Accept,
                 "hold" => Ending::Hold,
