@@ -12,6 +12,7 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
+from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
@@ -32,7 +33,7 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, record, simulate, trace, stream, demo, doctor, *listings):
+for command in (run, receive, record, simulate, compare, trace, stream, demo, doctor, *listings):
     group.add_command(command)
 
 
