@@ -41,6 +41,7 @@ for command in (
     record,
     trace,
     simulate,
+    compare,
     stream,
     codecs,
     demo,
