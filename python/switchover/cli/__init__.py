@@ -12,7 +12,9 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
+from .calibrate import calibrate
 from .codecs import codecs
+from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
@@ -41,6 +43,7 @@ for command in (
     record,
     trace,
     simulate,
+    calibrate,
     compare,
     stream,
     codecs,
