@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from switchover import _native, policies, strategies, units
+from switchover import _native, coding, policies, strategies, units
 from switchover.costs import Costs
 from switchover.errors import PolicyError, SwitchoverError, UsageError
 from switchover.link import Link
@@ -32,6 +32,7 @@ def simulate(
     start: units.Time = 0.0,
     costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
+    encode_rate: units.Rate | None = None,
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
     longest: units.Time = "24h",
     sample: int = 1,
@@ -50,6 +51,8 @@ def simulate(
         start: Where in the trace the migration starts.
         costs: What a migration costs beside sending, or the path of a file of `switchover calibrate`.
         zero_share: Share of the pages that are zero until the trace writes them.
+        encode_rate: Memory that the source's encoders get through, where the strategy has a codec that encodes;
+            unlimited by default.
         shadow: Policies that watch.
         longest: Simulated time after which a run that does not end is failed.
         sample: Follow one page in so many, which stands for its neighbours: faster, with a sampling error.
@@ -60,11 +63,15 @@ def simulate(
         >>> report.outcome, report.blackout < 0.15
         ('completed', True)
 
+    With a codec that encodes, pages take what the trace's samples of content say: see `switchover.coding`.
+
     Raises:
         PolicyError: A policy in Python raised; that is the cause.
+        UsageError: The trace has no samples of content, and the codec needs them.
     """
     plan_of, judge = strategies.registry.of(strategy), policies.of(policy)
-    scenario = _scenario(link, start, costs, zero_share, longest)
+    model = coding.of(plan_of.codec, trace, encode_rate)
+    scenario = _scenario(link, start, costs, zero_share, longest) | {"coding": model}
     plan = {
         "strategy": plan_of.spec(),
         "scenario": scenario,
@@ -101,7 +108,7 @@ def simulate_many(trace: Trace, runs: Iterable[Mapping[str, Any]], *, sample: in
     Args:
         trace: What the guest writes.
         runs: For each run its arguments, as `simulate` takes them: `strategy`, `policy`, `link`, `start`, `costs`,
-            `zero_share`, `longest`. Policies are those of `switchover.policies`.
+            `zero_share`, `encode_rate`, `longest`. Policies are those of `switchover.policies`.
         sample: Follow one page in so many.
 
     Returns:
@@ -114,11 +121,12 @@ def simulate_many(trace: Trace, runs: Iterable[Mapping[str, Any]], *, sample: in
         >>> bool((rows["blackout"] < 0.3).all()), len(rows)
         (True, 3)
     """
-    trials = json.dumps([_trial(**run) for run in runs])
+    trials = json.dumps([_trial(trace, **run) for run in runs])
     return np.array(_native.simulate_many(trace.native(), trials, units.parse_count(sample, "sample")), dtype=VERDICT)
 
 
 def _trial(
+    trace: Trace,
     *,
     strategy: strategies.Strategy | str = "pre-copy",
     policy: policies.Policy | str = "downtime-limit",
@@ -126,12 +134,15 @@ def _trial(
     start: units.Time = 0.0,
     costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
+    encode_rate: units.Rate | None = None,
     longest: units.Time = "24h",
 ) -> dict[str, Any]:
+    plan = strategies.registry.of(strategy)
+    model = coding.of(plan.codec, trace, encode_rate)
     return {
-        "strategy": strategies.registry.of(strategy).spec(),
+        "strategy": plan.spec(),
         "policy": policies.registry.of(policy).spec(),
-        "scenario": _scenario(link, start, costs, zero_share, longest),
+        "scenario": _scenario(link, start, costs, zero_share, longest) | {"coding": model},
     }
 
 

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod batch;
+mod coding;
 mod costs;
 mod line;
 #[cfg(test)]
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use ahead::Ahead;
 pub use batch::{batch, Trial, Verdict};
+pub use coding::Coding;
+use coding::Encoder;
 pub use costs::Costs;
 use line::Line;
 use writer::Writer;
@@ -47,6 +50,8 @@ pub struct Scenario {
     pub start: f64,
     /// Share of the pages that are zero until the trace writes them, from 0 to 1.
     pub zero_share: f64,
+    /// How pages are encoded; by default zero pages are named and the others raw.
+    pub coding: Option<Coding>,
     /// Give up after so many simulated seconds.
     pub longest: f64,
 }
@@ -58,6 +63,7 @@ impl Default for Scenario {
             costs: Costs::default(),
             start: 0.0,
             zero_share: 0.0,
+            coding: None,
             longest: 86_400.0,
         }
     }
@@ -86,6 +92,7 @@ pub struct Sim {
     weight: u64,
     scenario: Scenario,
     line: Line,
+    encoder: Option<Encoder>,
     writer: Writer,
     now: f64,
     /// The dirty log.
@@ -113,6 +120,7 @@ impl Sim {
     pub fn new(replay: Arc<Replay>, scenario: Scenario) -> Result<Self> {
         let line = Line::new(&scenario.link, scenario.costs.buffer)?;
         scenario.costs.validate()?;
+        scenario.coding.map_or(Ok(()), |coding| coding.validate())?;
         if !(0.0..=1.0).contains(&scenario.zero_share) {
             return Err(Error::usage(format!("zero_share must be from 0 to 1, not {}", scenario.zero_share)));
         }
@@ -121,6 +129,7 @@ impl Sim {
             pages,
             weight,
             line,
+            encoder: scenario.coding.map(|coding| Encoder::new(coding, pages)),
             writer: Writer::new(replay, scenario.start)?,
             now: 0.0,
             dirty: Bitmap::new(pages),
@@ -171,6 +180,7 @@ impl Sim {
         self.sent.bytes += sent.bytes;
         self.sent.pages += sent.pages * self.weight;
         self.sent.zero_pages += sent.zero_pages * self.weight;
+        self.sent.encoded_pages += sent.encoded_pages * self.weight;
     }
 
     /// The state goes there and its acknowledgement comes back; then the word to run goes there.
@@ -208,25 +218,65 @@ impl Sim {
         }
     }
 
+    /// Zero pages among `runs` that are named instead of sent.
+    fn named(&self, runs: &[Run]) -> Vec<Run> {
+        if self.encoder.as_ref().is_some_and(|encoder| !encoder.names_zeros()) {
+            return Vec::new();
+        }
+        // Pages that were written since they were zero are not any more.
+        let zeros = runs.iter().flat_map(|run| self.zeros.runs_in(run.range()));
+        zeros.flat_map(|run| clean(self.writer.written(), run)).collect()
+    }
+
     /// Bytes that `runs` take on the wire, and the zero pages among them.
     fn encode(&mut self, runs: &[Run]) -> Sent {
-        // Pages that were written since they were zero are not any more.
-        let zero_runs: Vec<Run> = runs.iter().flat_map(|run| self.zeros.runs_in(run.range())).collect();
-        let zeros: Vec<Run> = zero_runs.iter().flat_map(|run| clean(self.writer.written(), *run)).collect();
+        let zeros = self.named(runs);
         let (pages, zero_pages) = (total(runs), total(&zeros));
         let others = match zero_pages {
             0 => runs.len(),
             // A zero run cuts a run in two, at most.
             _ => runs.len() + zeros.len(),
+        } as u64;
+        let named = wire::zeros_bytes(zeros.len() as u64);
+        let (bytes, encoded_pages) = match &mut self.encoder {
+            None => (wire::pages_bytes(others, pages - zero_pages), 0),
+            Some(_) if pages == zero_pages => (0, 0),
+            Some(encoder) => {
+                let (bytes, shorter) = encoder.encode(&without(runs, &zeros));
+                (wire::zeros_bytes(others) + bytes, shorter)
+            }
         };
-        let bytes =
-            wire::pages_bytes(others as u64, pages - zero_pages) + wire::zeros_bytes(zeros.len() as u64);
-        Sent { bytes: bytes * self.weight, pages, zero_pages, ..Sent::default() }
+        Sent { bytes: (named + bytes) * self.weight, pages, zero_pages, encoded_pages, ..Sent::default() }
+    }
+
+    /// Puts what was encoded on the link: when the source can go on. An encoder takes more as soon as it is done
+    /// and the link has what came before.
+    fn dispatch(&mut self, sent: &Sent, live: bool) -> f64 {
+        let Some(encoder) = &mut self.encoder else { return self.line.put(self.now, sent.bytes, live) };
+        let before = self.line.put(self.now, 0, live);
+        let ready = encoder.ready(self.now, (sent.pages - sent.zero_pages) * self.weight);
+        self.line.put(ready, sent.bytes, live);
+        ready.max(before)
     }
 }
 
 fn total(runs: &[Run]) -> u64 {
     runs.iter().map(|run| run.pages).sum()
+}
+
+/// What of `runs` is not in `others`, which are parts of them; both ascend.
+fn without(runs: &[Run], others: &[Run]) -> Vec<Run> {
+    let (mut left, mut others) = (Vec::new(), others.iter().peekable());
+    for run in runs {
+        let mut from = run.first;
+        while let Some(other) = others.next_if(|other| other.first < run.end()) {
+            left.push(Run { first: from, pages: other.first - from });
+            from = other.end();
+        }
+        left.push(Run { first: from, pages: run.end() - from });
+    }
+    left.retain(|run| run.pages > 0);
+    left
 }
 
 /// The parts of `run` that are not in `set`.
@@ -290,12 +340,14 @@ impl World for Sim {
         let runs = self.prepare(chunk, spilled);
         let sent = self.encode(&runs);
         self.sent.skipped_pages += (chunk.pages() - sent.pages) * self.weight;
-        let until = self.line.put(self.now, sent.bytes, self.paused_at.is_none());
+        let until = self.dispatch(&sent, self.paused_at.is_none());
         self.count(sent);
         self.pass(until)
     }
 
     fn settle(&mut self) -> Result<Sent> {
+        let sent_at = self.line.put(self.now, 0, self.paused_at.is_none());
+        self.pass(sent_at)?;
         self.figures.last_page = self.now;
         self.pass(self.now + self.scenario.costs.round)?;
         Ok(self.sent)
@@ -335,7 +387,7 @@ impl World for Sim {
 
     fn push(&mut self, runs: &[Run], asked: &mut Vec<u64>) -> Result<()> {
         let sent = self.encode(runs);
-        let until = self.line.put(self.now, sent.bytes, false);
+        let until = self.dispatch(&sent, false).max(self.line.put(self.now, 0, false));
         self.count(sent);
         let coming = self.line.drained(until) + self.line.round_trip() / 2.0;
         self.ahead.iter_mut().for_each(|ahead| ahead.push(runs, coming));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{batch, scaled, Scenario, Sim, Trial};
+use super::{batch, scaled, Coding, Scenario, Sim, Trial};
 use crate::bitmap::Run;
 use crate::guest::{GuestSpec, Layout, PAGE};
 use crate::knobs::Spec;
@@ -238,6 +238,62 @@ fn a_sample_of_pages_agrees_with_all() {
             assert_eq!(some.memory_bytes, all.memory_bytes);
         }
     }
+}
+
+fn coding(first: f64, again: f64, speed: f64) -> Option<Coding> {
+    let bytes = |share| share * PAGE as f64;
+    let seconds = PAGE as f64 / speed;
+    Some(Coding { names_zeros: true, first_bytes: bytes(first), again_bytes: bytes(again), seconds })
+}
+
+/// An encoder before the link: pages pass at min(B / phi, C).
+#[test]
+fn an_encoder_and_the_link_work_at_the_same_time() {
+    let (pages, bandwidth) = (16_384u64, 50e6);
+    for (phi, speed) in [(0.5, 1e12), (0.5, 200e6), (0.5, 60e6), (0.25, 20e6)] {
+        let link = LinkSpec { bandwidth: Some(bandwidth), ..LinkSpec::default() };
+        let scenario = Scenario { link, coding: coding(phi, phi, speed), ..Scenario::default() };
+        let report = run(&still(pages), &Spec::new("stop-and-copy"), &mut After(1), scenario);
+        let expected = (pages * PAGE as u64) as f64 / f64::min(bandwidth / phi, speed);
+        let ratio = report.blackout.unwrap() / expected;
+        assert!((ratio - 1.0).abs() < 0.02, "phi {phi}, speed {speed}: {ratio}");
+        assert_eq!(report.encoded_pages, pages);
+    }
+}
+
+/// With hit ratio h and differences of relative size c a page costs s = h c + (1 - h) once it was sent, and
+/// rounds shrink by lambda s.
+#[test]
+fn rounds_of_differences_shrink_by_lambda_s() {
+    let (pages, rate, lambda) = (16_384u64, 4096.0, 0.75);
+    let trace = workload(Spec::new("sweep").with("rate", lambda * rate * PAGE as f64), pages, 40.0, 0.01);
+    for (hits, size) in [(0.9, 0.05), (0.5, 0.2), (0.0, 1.0)] {
+        let share = hits * size + (1.0 - hits);
+        let early = Spec::new("pre-copy").with("clear", "early");
+        let link = link(rate, 256);
+        let scenario = Scenario { link, coding: coding(1.0, share, 1e12), ..Scenario::default() };
+        let report = run(&trace, &early, &mut After(4), scenario);
+        let mut remaining = pages as f64 * lambda;
+        for round in &report.rounds[1..4] {
+            remaining *= lambda * share;
+            let seen = round.remaining_pages as f64;
+            assert!((seen - remaining).abs() < 0.03 * remaining + 12.0, "s {share}: {seen} {remaining}");
+        }
+    }
+}
+
+/// A codec that names no zeros sends them, at what others cost.
+#[test]
+fn zero_pages_go_as_others_where_they_are_not_named() {
+    let scenario = |names_zeros| {
+        let coding = coding(1.0, 1.0, 1e12).map(|coding| Coding { names_zeros, ..coding });
+        Scenario { link: link(1e4, 256), zero_share: 0.5, coding, ..Scenario::default() }
+    };
+    let sent = |names| run(&still(4096), &Spec::new("stop-and-copy"), &mut After(1), scenario(names));
+    let (named, raw) = (sent(true), sent(false));
+    assert!((1900..2200).contains(&named.zero_pages), "{}", named.zero_pages);
+    assert_eq!((raw.zero_pages, raw.sent_pages, named.sent_pages), (0, 4096, 4096));
+    assert!(raw.sent_bytes > 4096 * 4096 && named.sent_bytes < raw.sent_bytes * 6 / 10);
 }
 
 #[test]
