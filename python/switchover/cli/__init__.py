@@ -13,6 +13,7 @@ import click
 from switchover.errors import SwitchoverError, UsageError
 
 from .codecs import codecs
+from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
