@@ -12,7 +12,11 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
+<<<<<<< HEAD
 from .codecs import codecs
+=======
+from .compare import compare
+>>>>>>> tune
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
@@ -34,6 +38,7 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
+<<<<<<< HEAD
 for command in (
     run,
     receive,
@@ -47,6 +52,9 @@ for command in (
     doctor,
     *listings,
 ):
+=======
+for command in (run, receive, record, simulate, compare, trace, stream, demo, doctor, *listings):
+>>>>>>> tune
     group.add_command(command)
 
 
