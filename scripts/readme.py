@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 def main() -> None:
     """Runs the demo and replaces what stands between the marks."""
     command = [sys.executable, "-m", "switchover", "demo", "--reports", str(ROOT / "reports")]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    wide = os.environ | {"COLUMNS": "142"}
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=wide).stdout
     # The rounds of the last run, and the table.
     lines = output.splitlines()
     start = max(i for i, line in enumerate(lines) if " over " in line and line.endswith("/s"))

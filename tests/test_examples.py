@@ -45,5 +45,5 @@ def test_the_page_shows_its_output():
     page = (ROOT / "docs" / "throttling.md").read_text()
     shown = re.search(r"<!-- never-converges -->\n(.*?)<!-- /never-converges -->", page, re.DOTALL).group(1)
     assert shown.startswith(example.HEAD)
-    for name in example.policies(example.FULL):
+    for name in example.plans(example.FULL):
         assert f"| {name} |" in shown

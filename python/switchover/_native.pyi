@@ -10,8 +10,10 @@ __all__ = [
     "PAGE",
     "VERSION",
     "Codec",
+    "Forwarder",
     "Guest",
     "Memory",
+    "PageSet",
     "Policy",
     "Receiver",
     "Recording",
@@ -58,6 +60,16 @@ class Codec:
     def passed(self, data: Buffer) -> None: ...
 
 @final
+class Forwarder:
+    def __new__(cls, listen: str, to: str, link: str) -> Forwarder: ...
+    @property
+    def carried(self) -> int: ...
+    @property
+    def endpoint(self) -> str: ...
+    def close(self) -> None: ...
+    def cut(self) -> None: ...
+
+@final
 class Guest:
     def __new__(cls, spec: str, programs: Sequence[Callable[[Memory, float], int | None]]) -> Guest: ...
     def blocks(self) -> list[tuple[str, Memory]]: ...
@@ -73,6 +85,19 @@ class Guest:
 class Memory:
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
+
+@final
+class PageSet:
+    @staticmethod
+    def of_files(paths: Sequence[str | PathLike[str]], bytes: int) -> PageSet: ...
+    @staticmethod
+    def of_bytes(versions: Sequence[Buffer], bytes: int) -> PageSet: ...
+    @staticmethod
+    def of_process(pid: int, rounds: int, interval: float, bytes: int) -> PageSet: ...
+    @staticmethod
+    def of_guest(guest: Guest, rounds: int, interval: float, bytes: int) -> PageSet: ...
+    def facts(self) -> str: ...
+    def bake(self, codec: str, passes: int, time: float, together: bool, link: float | None) -> str: ...
 
 @final
 class Policy:
@@ -100,7 +125,7 @@ class StreamReceiver:
         self,
         keep: str | PathLike[str] | None = None,
         log: str | PathLike[str] | None = None,
-        accept: bool = True,
+        ending: str = "accept",
         limit: float | None = None,
         timeout: float | None = None,
         stall: float | None = None,

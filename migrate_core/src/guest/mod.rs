@@ -26,13 +26,13 @@ use serde_json::Value;
 
 pub use block::{Backing, BlockSpec, HugePages, RamBlock, PAGE};
 pub use brake::{Brake, MOST_DUTY, SLICE};
-pub use clock::{monotonic_ns, thread_seconds};
+pub use clock::{monotonic_ns, thread_seconds, thread_waits};
 pub use io::{read_pages, write_pages};
 pub use memory::{machine_bytes, GuestMemory, Layout};
 pub use pacing::Pacing;
 pub(crate) use random::scramble;
 pub use region::Region;
-pub use vcpu::{Progress, Vcpu, VcpuState};
+pub use vcpu::{Progress, Tally, Vcpu, VcpuState};
 pub use workload::Workload;
 
 use crate::error::{Error, Result};
@@ -177,6 +177,11 @@ impl Guest {
             last_ran_ns: sum.last_ran_ns.max(vcpu.last_ran_ns),
             held_ns: sum.held_ns + vcpu.held_ns,
         })
+    }
+
+    /// What reads its counts while somebody else has it.
+    pub fn tally(&self) -> Tally {
+        Tally(self.vcpus.iter().map(|vcpu| Arc::clone(&vcpu.shared)).collect())
     }
 
     /// Monotonic clock when the first vCPU began its first tick after resuming; `None` before that.

@@ -62,7 +62,7 @@ struct Counters {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     orders: Mutex<Orders>,
     changed: Condvar,
     counters: Counters,
@@ -83,9 +83,22 @@ pub struct VcpuState {
     pub progress: Progress,
 }
 
+/// Reads a guest's counts from any thread, whoever has the guest.
+#[derive(Debug, Clone)]
+pub struct Tally(pub(super) Vec<Arc<Shared>>);
+
+impl Tally {
+    /// Operations that all vCPUs have finished since the guest began; `None` before the first tick after a resume.
+    pub fn operations(&self) -> Option<u64> {
+        let counters = || self.0.iter().map(|shared| &shared.counters);
+        let runs = counters().any(|counters| counters.first_ran_ns.load(Relaxed) > 0);
+        runs.then(|| counters().map(|counters| counters.operations.load(Relaxed)).sum())
+    }
+}
+
 /// One vCPU, paused or running.
 pub struct Vcpu {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     region: Region,
     /// Here while no thread has it.
     workload: Arc<Mutex<Box<dyn Workload>>>,

@@ -39,6 +39,9 @@ pub enum Ending {
     Accept,
     /// The source loses the link when it is about to let the guest go, and goes on running it.
     Drop,
+    /// As `Drop`, and a source with the capability `switchover-ack` is never told that it may switch over: it goes on
+    /// copying, and its guest is not stopped for a moment, until the migration is cancelled there.
+    Hold,
 }
 
 /// How a migration is received.

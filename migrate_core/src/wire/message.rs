@@ -34,6 +34,19 @@ pub struct Beat {
     pub median: f64,
     /// 99th percentile of it.
     pub p99: f64,
+    /// How far the guest has come; nothing before it runs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Milestone>,
+}
+
+/// How far a guest had come at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Milestone {
+    /// The monotonic clock of the machine that tells.
+    pub clock_ns: u64,
+    /// Operations that the guest has finished since it began.
+    pub operations: u64,
 }
 
 /// What the two sides say to each other beside pages.
@@ -132,10 +145,8 @@ pub enum Message {
     },
     /// How far the guest has come at the destination.
     Progress {
-        /// Destination's monotonic clock.
-        clock_ns: u64,
-        /// Operations that it has finished since it began.
-        operations: u64,
+        /// When, and how far.
+        guest: Milestone,
         /// Whether no more will be told.
         last: bool,
     },

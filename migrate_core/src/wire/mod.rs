@@ -77,6 +77,6 @@ mod section;
 mod tests;
 
 pub use encoded::{Encoding, MOST_ENCODED};
-pub use message::{checked_runs, Beat, Message, PageRuns, PostCopy};
+pub use message::{checked_runs, Beat, Message, Milestone, PageRuns, PostCopy};
 pub use page_set::PageSet;
 pub use section::{pages_bytes, zeros_bytes, Kind, Reader, Section, Writer, MOST_PAGES, VERSION};

@@ -36,13 +36,17 @@ def storm() -> Any:
 
 
 def runs() -> list[Run]:
-    """The rows: what the policy decides, then what the clear discipline decides."""
+    """The rows: one guest by each strategy and several policies, then the ways out for one that never converges."""
     few, rounds = sw.policies.DirtyThreshold(rounds=6), sw.policies.MaxRounds(8)
+    quota = sw.policies.QemuDirtyLimit("50ms")
     return [
         Run("store, stop-and-copy", store, sw.StopAndCopy(), rounds),
         Run("store, pre-copy, downtime-limit 50 ms", store, sw.PreCopy(), sw.policies.DowntimeLimit("50ms")),
         Run("store, pre-copy, 2 rounds", store, sw.PreCopy(), sw.policies.MaxRounds(2)),
         Run("store, pre-copy, dirty-threshold", store, sw.PreCopy(), few),
+        Run("store, post-copy", store, sw.PostCopy(), rounds),
+        Run("storm, pre-copy, dirty-limit 50 ms", storm, sw.PreCopy(), quota),
+        Run("storm, hybrid, after 2 rounds", storm, sw.Hybrid(rounds=2), rounds),
         Run("storm, pre-copy, clear early", storm, sw.PreCopy(clear="early"), rounds),
         Run("storm, pre-copy, clear late", storm, sw.PreCopy(clear="late"), rounds),
     ]
@@ -58,7 +62,7 @@ def runs() -> list[Run]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON lines.")
 def demo(reports: Path, as_json: bool) -> int:
-    """Migrate running guests by stop-and-copy and by pre-copy under several policies."""
+    """Migrate running guests by every strategy and under several policies."""
     screen = show.console()
     reports.mkdir(parents=True, exist_ok=True)
     done = []
@@ -81,7 +85,7 @@ def migrate(run: Run, screen: Any) -> sw.Report:
     """One row: a fresh guest, moved, checked where it arrived."""
     with sw.Guest(MEMORY, run.workload(), seed=7) as guest:
         report = sw.migrate(
-            guest, run.strategy, policy=run.policy, link=sw.Link(LINK), verify=True, on_round=show.rounds(screen)
+            guest, run.strategy, run.policy, sw.Link(LINK), "here", verify=True, on_round=show.rounds(screen)
         )
         guest.check()
     return report

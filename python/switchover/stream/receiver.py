@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    Ending = Literal["accept", "drop"]
+    Ending = Literal["accept", "drop", "hold"]
 
-ENDINGS = ("accept", "drop")
+ENDINGS = ("accept", "drop", "hold")
 
 
 class Receiver:
@@ -60,7 +60,9 @@ class Receiver:
                 `Trace.from_stream` makes a dirty trace of it. Urgent pages of a post-copy are not in it.
             ending: "accept": the source completes, and its guest has left it. "drop": the source loses the link when
                 it has stopped its guest to switch over, and goes on running it. That takes the capability
-                `return-path` at the source, and no `postcopy-ram`: others are dropped at their first bytes.
+                `return-path` at the source, and no `postcopy-ram`: others are dropped at their first bytes. "hold": a
+                source with the capability `switchover-ack` is never told that it may switch over, so that its guest is
+                not even stopped; others are dropped as with "drop".
             limit: After that time the migration is dropped, whatever `ending` says.
             timeout: How long to wait for a source; `None` waits for ever.
             stall: How long the source may be silent; `None`: for ever.
@@ -75,7 +77,7 @@ class Receiver:
         keep, pages = (None if path is None else Path(path) for path in (output, log))
         times = {"limit": limit, "timeout": timeout, "stall": stall}
         limits = {name: None if value is None else units.parse_time(value, name) for name, value in times.items()}
-        text = self._native.receive(keep, pages, ending == "accept", switchover_ack=switchover_ack, **limits)
+        text = self._native.receive(keep, pages, ending, switchover_ack=switchover_ack, **limits)
         return Reception(json.loads(text))
 
     def cancel(self) -> None:

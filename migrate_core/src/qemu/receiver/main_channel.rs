@@ -118,7 +118,8 @@ impl<'a> Main<'a> {
     fn open_return_path(&mut self) -> Result<()> {
         self.session.note(|notes| notes.reception.return_path = true);
         let newer = self.machine.as_deref().is_some_and(knows_switchover_ack);
-        match newer || self.session.options.switchover_ack {
+        let options = self.session.options;
+        match options.ending != Ending::Hold && (newer || options.switchover_ack) {
             true => self.say(&Reply::SwitchoverAck),
             false => Ok(()),
         }
@@ -191,7 +192,7 @@ impl<'a> Main<'a> {
     }
 
     fn drops(&self) -> bool {
-        self.session.options.ending == Ending::Drop
+        self.session.options.ending != Ending::Accept
     }
 
     /// Lets the source lose the link.

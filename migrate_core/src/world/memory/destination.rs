@@ -5,7 +5,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::decoder::{decoders, Decoder};
-use super::observe::{tell_progress, LONGEST};
+use super::observe::watch_for;
 use super::post_copy::{Arrival, Lanes};
 use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
@@ -176,9 +176,7 @@ fn take_in(
     whole_tick(&guest, before, reception.stall)?;
     // The guest runs here now, whether the source hears of it or not.
     let _ = output.message(&Message::Running { first_ran_ns });
-    if !watch.is_zero() {
-        tell_progress(&guest, watch.min(LONGEST), |message| output.message(message));
-    }
+    watch_for(&guest, watch, output);
     Ok(Arrived { guest, received_pages: intake.main.pages })
 }
 

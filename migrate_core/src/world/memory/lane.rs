@@ -9,10 +9,10 @@ use std::time::Instant;
 use super::encoder::{Encoder, Outlet, Packet};
 use crate::bitmap::Run;
 use crate::error::{Error, Result};
-use crate::guest::{GuestMemory, PAGE};
+use crate::guest::{thread_waits, GuestMemory, PAGE};
 use crate::link::Stream;
 use crate::report::Coding;
-use crate::wire::{Beat, Message, Writer};
+use crate::wire::{Beat, Message, Milestone, Writer};
 use crate::world::Sent;
 
 /// Something to send.
@@ -55,6 +55,7 @@ pub(super) struct Counters {
     coding: Mutex<Coding>,
     /// The destination's last sign of life, where execution is ahead of memory.
     pub(super) beat: Mutex<Beat>,
+    milestones: Mutex<Vec<Milestone>>,
 }
 
 impl Counters {
@@ -66,6 +67,11 @@ impl Counters {
             encoded_pages: self.encoded_pages.load(Relaxed),
             ..Sent::default()
         }
+    }
+
+    /// How far the guest has come ahead of its memory, at moments in order.
+    pub(super) fn milestones(&self) -> MutexGuard<'_, Vec<Milestone>> {
+        self.milestones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What encoding did until the last round's end.
@@ -161,11 +167,12 @@ impl Worker {
     fn run(mut self, queue: &Receiver<Job>) -> Result<()> {
         for job in queue {
             let (before, began, queued) = (self.writer.sent(), Instant::now(), job.queued());
+            let waits = thread_waits();
             self.do_job(job)?;
             let sent = self.writer.sent() - before;
             self.counters.bytes.fetch_add(sent, Relaxed);
             if let Some(outlet) = self.outlet.as_ref().filter(|_| sent > 0) {
-                outlet.pipe.took(queued, sent, began.elapsed());
+                outlet.pipe.took(queued, sent, began..Instant::now(), thread_waits() > waits);
             }
         }
         Ok(())

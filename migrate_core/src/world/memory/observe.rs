@@ -5,23 +5,24 @@ use std::time::{Duration, Instant};
 use super::Source;
 use crate::error::Result;
 use crate::guest::{monotonic_ns, Guest};
+use crate::link::Stream;
 use crate::report::{Place, Point};
-use crate::wire::Message;
+use crate::wire::{Message, Milestone, Writer};
 
 /// How often the guest's progress is told.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// The longest that a source may have its guest watched.
-pub(super) const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(60);
 
-/// Tells the progress of a guest that runs here, for `time`, by calls of `tell`; the last says so. Ends early,
-/// without an error, where nobody listens any more.
-pub(super) fn tell_progress(guest: &Guest, time: Duration, mut tell: impl FnMut(&Message) -> Result<()>) {
-    let began = Instant::now();
-    loop {
+/// Tells the progress of a guest that runs here, for `time`; the last word says so. Ends early, without an error,
+/// where nobody listens any more.
+pub(super) fn watch_for(guest: &Guest, time: Duration, output: &mut Writer<Stream>) {
+    let (began, time) = (Instant::now(), time.min(LONGEST));
+    while !time.is_zero() {
         let passed = began.elapsed();
-        let (last, clock_ns) = (passed >= time, monotonic_ns());
-        let operations = guest.progress().operations;
-        if tell(&Message::Progress { clock_ns, operations, last }).is_err() || last {
+        let last = passed >= time;
+        let guest = Milestone { clock_ns: monotonic_ns(), operations: guest.progress().operations };
+        if output.message(&Message::Progress { guest, last }).is_err() || last {
             return;
         }
         std::thread::sleep(INTERVAL.min(time - passed));
@@ -37,20 +38,24 @@ impl Source {
         }
     }
 
-    /// What it saw, until it ends, or says something else, or the run is cancelled.
+    /// What it saw while the guest waited for its memory, and then until it ends, or says something else, or the
+    /// run is cancelled.
     pub(super) fn seen_there(&mut self) -> Vec<Point> {
-        let mut points = Vec::new();
-        if self.sending.cool_down.is_zero() {
-            return points;
-        }
-        while let Ok(Message::Progress { clock_ns, operations, last }) = self.replies.message() {
-            let here = i128::from(clock_ns) - self.clock.ahead_ns - i128::from(self.started_ns);
-            let time = here as f64 / 1e9;
-            points.push(Point { time, operations, throttle: 0.0, place: Place::Destination });
-            if last || self.is_cancelled() {
-                break;
+        let mut points: Vec<_> = self.counters.milestones().drain(..).collect();
+        if !self.sending.cool_down.is_zero() {
+            while let Ok(Message::Progress { guest, last }) = self.replies.message() {
+                points.push(guest);
+                if last || self.is_cancelled() {
+                    break;
+                }
             }
         }
-        points
+        points.into_iter().map(|guest| self.point(guest)).collect()
+    }
+
+    fn point(&self, guest: Milestone) -> Point {
+        let here = i128::from(guest.clock_ns) - self.clock.ahead_ns - i128::from(self.started_ns);
+        let (time, operations) = (here as f64 / 1e9, guest.operations);
+        Point { time, operations, throttle: 0.0, place: Place::Destination }
     }
 }

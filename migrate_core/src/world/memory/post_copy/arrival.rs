@@ -1,12 +1,14 @@
 //! A guest that arrives ahead of its memory.
 
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::destination::{first_tick, gather, Gathered, Reception};
+use super::super::observe::watch_for;
 use super::fault_lane::FaultLane;
 use super::landing::{Content, Landing, PIECE};
 use super::log::By;
@@ -27,6 +29,8 @@ pub(in super::super) struct Arrival<'a> {
     guest: Guest,
     session: u64,
     running: bool,
+    /// How long the source wants the guest watched afterwards.
+    watch: Duration,
     reception: &'a Reception,
 }
 
@@ -68,7 +72,7 @@ impl<'a> Arrival<'a> {
         reception: &'a Reception,
     ) -> Result<Self> {
         let landing = Landing::new(guest.memory(), missing, verify)?;
-        Ok(Self { landing, guest, session, running: false, reception })
+        Ok(Self { landing, guest, session, running: false, watch: Duration::ZERO, reception })
     }
 
     /// Acknowledges, runs the guest when it is told to, and returns when all of its memory is there. A lost
@@ -93,9 +97,10 @@ impl<'a> Arrival<'a> {
                 },
             }
         }
-        let Self { landing, guest, .. } = self;
+        let Self { landing, guest, watch, .. } = self;
         let pages = landing.missing().count();
         drop(landing);
+        watch_for(&guest, watch, output);
         Ok((guest, pages))
     }
 
@@ -105,13 +110,14 @@ impl<'a> Arrival<'a> {
             Ok(handles) => handles,
             Err(error) => return Ended::Lost(error),
         };
-        let Self { landing, guest, running, reception, .. } = self;
+        let Self { landing, guest, running, watch, reception, .. } = self;
         let Lanes { mut main, others, faults } = lanes;
-        let (landing, reception, handles) = (&*landing, *reception, &handles);
+        let (landing, reception, handles, tally) = (&*landing, *reception, &handles, guest.tally());
+        let freed = &AtomicBool::new(false);
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
-            let mut spawned = spawn(scope, "faults", handles, move || {
-                FaultLane::new(landing, faults, reception.stall)?.run()
+            let mut spawned = spawn(scope, "faults", handles, freed, move || {
+                FaultLane::new(landing, tally, faults, reception.stall)?.run()
             })
             .map(|thread| threads.push(thread));
             for mut input in others {
@@ -120,13 +126,16 @@ impl<'a> Arrival<'a> {
                     input.stream().set_read_timeout(None)?;
                     Err(stray(&next_message(&mut input, landing)?))
                 };
-                spawned = spawned.and(spawn(scope, "receiver", handles, body).map(|t| threads.push(t)));
+                spawned =
+                    spawned.and(spawn(scope, "receiver", handles, freed, body).map(|t| threads.push(t)));
             }
             let result = spawned.and_then(|()| {
-                let mut talk = Talk { input: &mut main, output, landing, guest, running, reception };
+                let mut talk =
+                    Talk { input: &mut main, output, landing, guest, running, watch, freed, reception };
                 talk.until_freed()
             });
-            cut(handles);
+            // A source that is free still listens to the first: to how the guest fares.
+            cut(&handles[usize::from(result.is_ok())..]);
             let others = threads.into_iter().filter_map(|thread| thread.join().ok()?.err());
             match (result, others.min_by_key(is_echo)) {
                 (Ok(()), _) => Ended::Freed,
@@ -216,16 +225,19 @@ fn cut(handles: &[Stream]) {
     }
 }
 
-/// A thread that ends all channels when it ends.
+/// A thread that ends all channels when it ends, unless the source is free.
 fn spawn<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     name: &str,
     handles: &'env [Stream],
+    freed: &'env AtomicBool,
     body: impl FnOnce() -> Result<()> + Send + 'scope,
 ) -> Result<ScopedJoinHandle<'scope, Result<()>>> {
     let body = move || {
         let result = body();
-        cut(handles);
+        if !freed.load(SeqCst) {
+            cut(handles);
+        }
         result
     };
     let thread = Builder::new().name(name.into()).spawn_scoped(scope, body);
@@ -239,6 +251,8 @@ struct Talk<'a> {
     landing: &'a Landing,
     guest: &'a mut Guest,
     running: &'a mut bool,
+    watch: &'a mut Duration,
+    freed: &'a AtomicBool,
     reception: &'a Reception,
 }
 
@@ -250,7 +264,11 @@ impl Talk<'_> {
             match next_message(self.input, self.landing)? {
                 Message::Verify => self.tell_hashes()?,
                 Message::Go => self.go()?,
-                Message::Freed => return Ok(()),
+                Message::Observe { for_ns } => *self.watch = Duration::from_nanos(for_ns),
+                Message::Freed => {
+                    self.freed.store(true, SeqCst);
+                    return Ok(());
+                }
                 other => return Err(Error::link(format!("{} came in post-copy", other.name()))),
             }
         }

@@ -11,7 +11,7 @@ use crate::bitmap::{Bitmap, Run};
 use crate::error::{Error, Result};
 use crate::link::Stream;
 use crate::report::{Faults, Happening};
-use crate::wire::{Message, PageSet};
+use crate::wire::{Message, Milestone, PageSet};
 use crate::world::World;
 
 /// How long nothing is pushed where there is nothing to push.
@@ -84,6 +84,8 @@ impl Source {
         match self.replies.message()? {
             Message::Running { first_ran_ns } => {
                 self.figures.guest_gap = Some(self.gap_until(first_ran_ns));
+                let operations = self.guest.progress().operations;
+                self.counters.milestones().insert(0, Milestone { clock_ns: first_ran_ns, operations });
                 self.mark(Happening::Resumed);
                 Ok(())
             }
@@ -129,8 +131,9 @@ impl Source {
             self.verify_placed()
         });
         if matches!(verified, Ok(()) | Err(Error::Verification(_))) {
+            self.ask_to_watch()?;
+            // The destination closes the channel of faults when it has read this, and not before.
             self.tell(Message::Freed)?;
-            self.ahead.server = None;
         }
         verified
     }

@@ -9,9 +9,10 @@ use super::arrival::take_pages;
 use super::landing::Landing;
 use super::log::By;
 use crate::error::{Error, Result};
+use crate::guest::{monotonic_ns, Tally};
 use crate::link::Stream;
 use crate::track::run_soon;
-use crate::wire::{Message, Reader, Section, Writer};
+use crate::wire::{Beat, Message, Milestone, Reader, Section, Writer};
 
 /// How long a page that is being placed is left alone before it is looked at again.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -19,6 +20,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// The channel of faults, at the destination.
 pub(super) struct FaultLane<'a> {
     landing: &'a Landing,
+    tally: Tally,
     input: Reader<Stream>,
     output: Writer<Stream>,
     stall: Duration,
@@ -30,11 +32,17 @@ pub(super) struct FaultLane<'a> {
 }
 
 impl<'a> FaultLane<'a> {
-    pub(super) fn new(landing: &'a Landing, input: Reader<Stream>, stall: Duration) -> Result<Self> {
+    pub(super) fn new(
+        landing: &'a Landing,
+        tally: Tally,
+        input: Reader<Stream>,
+        stall: Duration,
+    ) -> Result<Self> {
         let output = Writer::new(input.stream().try_clone()?);
         let now = Instant::now();
         Ok(Self {
             landing,
+            tally,
             input,
             output,
             stall,
@@ -67,10 +75,11 @@ impl<'a> FaultLane<'a> {
             }
             if done && !self.completed {
                 self.completed = true;
+                self.beat()?;
                 let faults = Box::new(self.landing.log().figures());
                 self.output.message(&Message::Complete { faults })?;
             }
-            self.beat()?;
+            self.listen()?;
         }
     }
 
@@ -139,15 +148,22 @@ impl<'a> FaultLane<'a> {
         }
     }
 
-    fn beat(&mut self) -> Result<()> {
+    /// Gives a sign of life when it is time for one, if the source gives its own.
+    fn listen(&mut self) -> Result<()> {
         if self.heard.elapsed() > self.stall {
             return Err(Error::link(format!("the source was silent for {} s", self.stall.as_secs_f64())));
         }
         if self.beaten.elapsed() >= self.beat_interval() {
-            self.beaten = Instant::now();
-            let beat = self.landing.log().beat(self.landing.placed());
-            self.output.message(&Message::Beat(beat))?;
+            self.beat()?;
         }
         Ok(())
+    }
+
+    fn beat(&mut self) -> Result<()> {
+        self.beaten = Instant::now();
+        let guest = self.tally.operations();
+        let guest = guest.map(|operations| Milestone { clock_ns: monotonic_ns(), operations });
+        let beat = Beat { guest, ..self.landing.log().beat(self.landing.placed()) };
+        self.output.message(&Message::Beat(beat))
     }
 }

@@ -112,7 +112,7 @@ impl Log {
             0 => (0.0, 0.0),
             _ => (self.total.quantile(0.5), self.total.quantile(0.99)),
         };
-        Beat { placed, faults: self.faults.asked_pages, median, p99 }
+        Beat { placed, faults: self.faults.asked_pages, median, p99, guest: None }
     }
 
     /// The figures, once all pages are there.

@@ -23,6 +23,8 @@ use crate::{policy, strategy, track};
 enum Cut {
     /// Both directions are closed.
     Drop,
+    /// Both directions are reset: what was under way is lost with it.
+    Reset,
     /// Nothing comes any more, and nobody is told.
     Silence,
 }
@@ -37,9 +39,14 @@ fn carry(mut from: Stream, mut to: Stream, left: &AtomicI64, cut: Cut) {
             break;
         }
         if before < count as i64 {
-            if let Cut::Silence = cut {
+            match cut {
+                Cut::Drop => {}
+                // To disconnect a TCP socket is to reset its connection.
+                Cut::Reset => {
+                    [&from, &to].into_iter().for_each(|end| rustix::net::connect_unspec(end).unwrap());
+                }
                 // Swallows what comes, until somebody gives up.
-                while matches!(from.read(&mut buffer), Ok(1..)) {}
+                Cut::Silence => while matches!(from.read(&mut buffer), Ok(1..)) {},
             }
             break;
         }
@@ -51,9 +58,9 @@ fn carry(mut from: Stream, mut to: Stream, left: &AtomicI64, cut: Cut) {
 /// The near and far ends of channels through relays that carry `bytes` in all before they cut.
 fn link(channels: usize, bytes: i64, cut: Cut) -> (Vec<Stream>, Vec<Stream>) {
     let left = Arc::new(AtomicI64::new(bytes));
+    let transport = if let Cut::Reset = cut { Transport::Tcp } else { Transport::Unix };
     let channel = || {
-        let ((near, a), (b, far)) =
-            (link::pair(Transport::Unix).unwrap(), link::pair(Transport::Unix).unwrap());
+        let ((near, a), (b, far)) = (link::pair(transport).unwrap(), link::pair(transport).unwrap());
         for (from, to) in [(a.try_clone().unwrap(), b.try_clone().unwrap()), (b, a)] {
             let left = Arc::clone(&left);
             std::thread::spawn(move || carry(from, to, &left, cut));
@@ -80,7 +87,7 @@ fn migrate(strategy: &str, bytes: i64, growth: i64, cut: Cut) -> (End, Report) {
     let spec = Spec::new(strategy);
     let strategy = strategy::find(&if strategy == "hybrid" { spec.with("rounds", 1) } else { spec }).unwrap();
     let stall = match cut {
-        Cut::Drop => Duration::from_secs(5),
+        Cut::Drop | Cut::Reset => Duration::from_secs(5),
         Cut::Silence => Duration::from_millis(400),
     };
     let reception = Reception { stall, recovery: Duration::from_secs(20), populate: true };
@@ -171,6 +178,18 @@ fn a_hand_over_cut_at_any_step_loses_nothing() {
         }
     }
     assert!(resumed > 0 && stayed > 0, "{resumed} resumed, {stayed} at the source");
+}
+
+#[test]
+fn a_reset_loses_nothing() {
+    let (mut resumed, mut stayed) = (0, 0);
+    for bytes in (0..30).map(|step| step * 35_000) {
+        match migrate("post-copy", bytes, i64::MAX / 4, Cut::Reset).0 {
+            End::Completed { cuts } => resumed += cuts,
+            End::AtSource => stayed += 1,
+        }
+    }
+    assert!(resumed >= 15 && stayed >= 1, "{resumed} resumed, {stayed} at the source");
 }
 
 #[test]

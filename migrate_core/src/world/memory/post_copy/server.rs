@@ -92,7 +92,7 @@ impl Server {
         }
     }
 
-    /// Waits until a page is asked for, at most so long.
+    /// Lets at most so long pass; less if a page is asked for that nobody has sent.
     pub(super) fn wait_asked(&self, most: Duration) {
         let seen = self.shared.lock();
         let idle = |seen: &mut Seen| seen.asked.is_empty() && seen.failure.is_none();
@@ -168,6 +168,7 @@ impl Worker {
                         }
                         seen.beat = beat;
                     });
+                    self.counters.milestones().extend(beat.guest);
                     *self.counters.beat.lock().unwrap_or_else(PoisonError::into_inner) = beat;
                 }
                 Message::Complete { faults } => self.shared.change(|seen| seen.complete = Some(faults)),
@@ -184,8 +185,11 @@ impl Worker {
         }
         if self.answers {
             self.send(page)?;
+            // Who pushes looks before each push: woken for every fault, it would take a processor from the lane.
+            self.shared.lock().asked.push(page);
+        } else {
+            self.shared.change(|seen| seen.asked.push(page));
         }
-        self.shared.change(|seen| seen.asked.push(page));
         Ok(())
     }
 

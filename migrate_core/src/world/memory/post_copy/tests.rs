@@ -7,7 +7,7 @@ use super::super::{receive_from_thread, Arrived, Reception, Sending, Source};
 use crate::error::Result;
 use crate::guest::{restore_known, Backing, BlockSpec, Guest, GuestSpec, HugePages, Layout};
 use crate::knobs::Spec;
-use crate::link::{self, Stream, Transport};
+use crate::link::{self, LinkSpec, Shaper, Stream, Transport};
 use crate::report::{Happening, Outcome, Report};
 use crate::strategy::Strategy;
 use crate::world::{Migration, Step};
@@ -131,6 +131,31 @@ fn a_policy_sends_a_hybrid_either_way() {
         assert_eq!(report.faults.is_some(), ahead);
         assert_running(&thread.join().unwrap().unwrap().guest);
     }
+}
+
+#[test]
+fn waiting_for_memory_is_a_brownout() {
+    let writer = Spec::new("uniform").with("rate", 1e9);
+    let guest = Guest::new(&GuestSpec::new(layout(Backing::Anonymous), vec![writer], 7)).unwrap();
+    let strategy = strategy::find(&Spec::new("post-copy")).unwrap();
+    let shaper = Shaper::new(&LinkSpec { bandwidth: Some(4e7), ..LinkSpec::default() }).unwrap();
+    let [(pages, here), (faults, there)] = [(), ()].map(|()| link::pair(Transport::Unix).unwrap());
+    let near = vec![shaper.insert(pages).unwrap(), shaper.insert_ahead(faults).unwrap()];
+    let far = vec![here, there];
+    let destination = receive_from_thread(far, reception(), Box::new(restore_known)).unwrap();
+    let cool_down = Duration::from_millis(200);
+    let sending = Sending { cool_down, warm_up: cool_down, ..sending(strategy.as_ref()) };
+    let source = Source::new(guest, track::find("auto").unwrap(), near, sending).unwrap();
+    let mut migration = Migration::new(source, strategy);
+    assert_eq!(migration.next_round(), Step::Over);
+    let (report, _) = migration.finish(Report::default());
+    assert_eq!(report.outcome, Outcome::Completed, "{}", report.reason);
+    // The first pages that it touches are missing: it hardly gets on until they are all there.
+    let (lost, waited) = (report.brownout.unwrap().at_destination.unwrap(), report.faults.unwrap().duration);
+    assert!(lost > 0.3 * waited, "{lost} s of work lost in {waited} s");
+    // The watch goes on once all memory is there.
+    assert!(report.progress.last().unwrap().time > report.total_time + 0.1, "{:?}", report.progress);
+    assert_running(&destination.0.join().unwrap().unwrap().guest);
 }
 
 #[test]
