@@ -12,9 +12,9 @@ import pytest
 import switchover as sw
 from click.testing import CliRunner
 from switchover.cli import group
-from vms import truth
+from vms import linux, truth
 from vms.installed import require
-from vms.kinds import BY_NAME, CASES
+from vms.kinds import BY_NAME, CASES, LINUX
 from vms.machine import Machine
 
 # What QEMU's tests of this kind have that a summary must name.
@@ -229,6 +229,29 @@ def test_a_squashed_stream_starts_in_qemu_and_its_guest_runs_on(captured, tmp_pa
             machine.rest()
             machine.hear("H")
         assert machine.ask("query-status")["running"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("release", ["7.2", "10.0"])
+def test_a_linux_guest_comes_out_and_runs_on_when_squashed(captured, tmp_path, release):
+    capture, small = captured("linux", release), tmp_path / "small"
+    with sw.stream.open(files(capture)) as found:
+        checked = [part for part in capture.truth if part.block == "pc.ram"]
+        for part in checked:
+            capture.check(part.block, found.memory("pc.ram"))
+        assert sum(part.length for part in checked) >= 127 << 20
+        found.squash(small)
+    arguments = (*linux.arguments(tmp_path), "-S", "-incoming", "defer")
+    with Machine(require(release), LINUX.boot, memory=LINUX.memory, arguments=arguments) as machine:
+        machine.ask("migrate-incoming", uri=f"exec:cat {small}")
+        machine.wait_for("completed")
+        machine.ask("cont")
+        # A break on the serial console is the kernel's own key: it lists what it can do.
+        machine.ask("chardev-send-break", id="serial")
+        machine.serial.sendall(b"h")
+        while b"HELP" not in machine.said:
+            machine.said += machine.serial.recv(4096)
 
 
 def test_a_capture_is_not_squashed_onto_itself(captured, tmp_path):
