@@ -6,6 +6,7 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -314,3 +315,25 @@ def test_the_command(captured, tmp_path):
     (tmp_path / "cut").write_bytes(capture.main.read_bytes()[:5000])
     cut = run("validate", str(tmp_path / "cut"))
     assert cut.exit_code != 0
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip"])
+def test_the_command_reads_a_stream_as_it_flows(captured, how):
+    data = captured("plain", "7.2").main.read_bytes()
+    for command, said in ((["inspect"], "pc-i440fx-7.2"), (["validate"], "valid: pc-i440fx-7.2")):
+        done = subprocess.run(
+            [sys.executable, "-m", "switchover", "stream", *command, "-"],
+            input=data if how == "plain" else gzip.compress(data, 1),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert said in done.stdout.decode()
+
+
+def test_the_command_writes_mapped_ram_and_says_what_it_took(captured, tmp_path):
+    capture, out = captured("multifd", "10.0"), tmp_path / "small"
+    arguments = ["stream", "squash", str(capture.main.parent), "-o", str(out), "--mapped-ram", "--json"]
+    done = CliRunner().invoke(group, arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["bytes"] == out.stat().st_size
+    assert sw.stream.open(out).summary["features"] == ["mapped-ram"]
