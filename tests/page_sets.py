@@ -112,7 +112,7 @@ def again(places: list[int], first: bytes) -> bytes:
 def store(size: int) -> list[bytes]:
     """A key-value store's memory at three times, between which it answered requests."""
     versions = []
-    with sw.Guest(size, sw.workloads.Kv(), seed=7) as guest:
+    with sw.Guest(size, sw.workloads.Kv(rate="20MB/s"), seed=7) as guest:
         for _ in range(3):
             goal = guest.progress.operations + 2000
             guest.start()

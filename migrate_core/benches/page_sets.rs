@@ -131,13 +131,7 @@ fn compare(bench: &Bench, set: &Set, spec: &Spec, bare: Bare<'_>) {
     decode(bench, name, make().as_mut(), pages, bare.expand);
 }
 
-fn decode(
-    bench: &Bench,
-    name: &str,
-    codec: &mut dyn Codec,
-    pages: &[Page],
-    bare: &mut Expand<'_>,
-) {
+fn decode(bench: &Bench, name: &str, codec: &mut dyn Codec, pages: &[Page], bare: &mut Expand<'_>) {
     let mut encode = |page: &Page| {
         let mut out = Vec::new();
         codec.encode(page, None, &mut out);
