@@ -7,6 +7,7 @@ mod bakeoff;
 mod codec;
 mod errors;
 mod fork;
+mod forwarder;
 mod guest;
 mod interrupt;
 mod memory;
@@ -31,6 +32,8 @@ mod _native {
     use crate::bakeoff::PageSet;
     #[pymodule_export]
     use crate::codec::Codec;
+    #[pymodule_export]
+    use crate::forwarder::Forwarder;
     #[pymodule_export]
     use crate::guest::Guest;
     #[pymodule_export]

@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from switchover import (
         codecs,
+        comparison,
         contents,
         errors,
         policies,
         prepaging,
+        qemu,
         strategies,
         stream,
         trackers,
         units,
         workloads,
     )
+    from switchover.comparison import compare
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -78,11 +81,14 @@ __all__ = [
     "VerificationError",
     "__version__",
     "codecs",
+    "compare",
+    "comparison",
     "contents",
     "errors",
     "migrate",
     "policies",
     "prepaging",
+    "qemu",
     "simulate",
     "simulate_many",
     "strategies",
@@ -94,6 +100,7 @@ __all__ = [
 
 # Where each name is: nothing is imported before it is asked for, so that a command starts at once.
 _HOMES = {
+    "switchover.comparison": ("compare",),
     "switchover.decision": ("Decision", "Reason"),
     "switchover.errors": (*(name for name in __all__ if name.endswith("Error")), "TrackerUnavailable"),
     "switchover.guest": ("Guest", "Progress"),
@@ -110,10 +117,12 @@ _HOMES = {
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (
     "codecs",
+    "comparison",
     "contents",
     "errors",
     "policies",
     "prepaging",
+    "qemu",
     "strategies",
     "stream",
     "trackers",

@@ -12,10 +12,15 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
+<<<<<<< HEAD
 from .codecs import codecs
+=======
+from .compare import compare
+>>>>>>> tune
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
+from .qemu import qemu
 from .receive import receive
 from .record import record
 from .run import run
@@ -33,7 +38,23 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, record, simulate, trace, stream, demo, doctor, codecs, *listings):
+<<<<<<< HEAD
+for command in (
+    run,
+    receive,
+    qemu,
+    record,
+    trace,
+    simulate,
+    stream,
+    codecs,
+    demo,
+    doctor,
+    *listings,
+):
+=======
+for command in (run, receive, record, simulate, compare, trace, stream, demo, doctor, *listings):
+>>>>>>> tune
     group.add_command(command)
 
 
