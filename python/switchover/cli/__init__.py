@@ -12,11 +12,8 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
-<<<<<<< HEAD
 from .codecs import codecs
-=======
 from .compare import compare
->>>>>>> tune
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
@@ -38,7 +35,6 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-<<<<<<< HEAD
 for command in (
     run,
     receive,
@@ -46,15 +42,13 @@ for command in (
     record,
     trace,
     simulate,
+    compare,
     stream,
     codecs,
     demo,
     doctor,
     *listings,
 ):
-=======
-for command in (run, receive, record, simulate, compare, trace, stream, demo, doctor, *listings):
->>>>>>> tune
     group.add_command(command)
 
 
