@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LEAST_RUNS = 5
 """With fewer runs there is no interval, and so no rank: the extremes of four hold the median in 7 of 8 cases only."""
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
