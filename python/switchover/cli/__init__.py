@@ -22,6 +22,7 @@ from .run import run
 from .simulate import simulate
 from .stream import stream
 from .trace import trace
+from .tune import tune
 
 NOT_COMPLETED = 1
 WRONG = 2
@@ -33,7 +34,7 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, record, simulate, compare, trace, stream, demo, doctor, *listings):
+for command in (run, receive, record, simulate, tune, compare, trace, stream, demo, doctor, *listings):
     group.add_command(command)
 
 
