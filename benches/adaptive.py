@@ -9,13 +9,15 @@ its, taken pair by pair in turns, as median and spread. Below 1.10 is the target
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import page_sets
 import switchover as sw
 
 FIXED = ("raw", "zero", "xbzrle", "lz4", "zstd", "delta-lz4", "delta-zstd", "dedup", "zero+dedup+delta-zstd")
@@ -26,56 +28,14 @@ MOVING = ("kv", "mixed")
 """Sets whose pages come again in a newer version."""
 
 
-def joined(paths: list[Path], size: int) -> bytes:
-    """The contents of files, one after the other, as often as it takes."""
-    contents = bytearray()
-    for path in paths:
-        contents += path.read_bytes()
-        if len(contents) >= size:
-            break
-    return (bytes(contents) * (size // len(contents) + 1))[:size]
-
-
-def text(size: int) -> bytes:
-    """The sources of Python's library."""
-    return joined(sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")), size)
-
-
-def executable(size: int) -> bytes:
-    """Python itself and the libraries that it loads."""
-    maps = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
-    return joined([Path(name) for name in sorted(maps) if name.startswith("/") and Path(name).is_file()], size)
-
-
-def media(size: int) -> bytes:
-    """What compression has left nothing of."""
-    return random.Random(7).randbytes(size)
-
-
-def heap(size: int) -> bytes:
-    """This process's own heap, with objects of a few kinds in it."""
-    keep = [{"name": f"object {i}", "values": [i, i * 0.5, str(i)]} for i in range(size // 600)]
-    contents = bytearray()
-    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            span, rights, *_, inode = line.split()[:5]
-            first, end = (int(address, 16) for address in span.split("-"))
-            if rights.startswith("rw") and inode == "0" and end - first < 256 << 20 and "[v" not in line:
-                memory.seek(first)
-                contents += memory.read(end - first)
-    pages = np.frombuffer(bytes(contents), dtype=np.uint8).reshape(-1, 4096)
-    used = pages[pages.any(axis=1)].tobytes()
-    assert keep
-    return (used * (size // len(used) + 1))[:size]
-
-
 def mixed(size: int) -> bytes:
     """A quarter each, by turns of 256 pages: no fixed codec suits all."""
-    turn, kinds = 1 << 20, [make(size) for make in (text, media, executable, heap)]
+    turn, kinds = 1 << 20, [page_sets.SETS[name](size)[0] for name in ("text", "media", "executable", "heap")]
     return b"".join(kinds[i // turn % 4][i : i + turn] for i in range(0, size, turn))[:size]
 
 
-SETS = {"text": text, "executable": executable, "media": media, "heap": heap, "mixed": mixed, "kv": None}
+SETS = {name: lambda size, name=name: page_sets.SETS[name](size)[0] for name in ("text", "executable", "media", "heap")}
+SETS |= {"mixed": mixed, "kv": None}
 
 
 def guest_of(name: str, size: int) -> sw.Guest:

@@ -29,6 +29,8 @@ BENCHES = {
     "simulation": [],
     "post_copy": ["256", "3", "1024"] if QUICK else [],
     "throttle": ["1"] if QUICK else [],
+    "codec": ["16", "2"] if QUICK else [],
+    "page_sets": [],
 }
 
 
@@ -36,8 +38,8 @@ def core() -> None:
     """The benches of the core, which print their own tables."""
     for name, arguments in BENCHES.items():
         print(f"\n== {name}", flush=True)
-        command = ["cargo", "bench", "--quiet", "-p", "migrate_core", "--bench", name, "--", *arguments]
-        subprocess.run(command, cwd=ROOT, check=True)
+        command = ["cargo", "bench", "--quiet", "-p", "migrate_core", "--features", "testing", "--bench", name]
+        subprocess.run([*command, "--", *arguments], cwd=ROOT, check=True)
 
 
 def ours(mib: int, channels: int) -> float:

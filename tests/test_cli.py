@@ -159,7 +159,7 @@ def test_the_demo_has_its_rows():
     from switchover.cli.demo import runs
 
     rows = runs()
-    assert {type(run.strategy).__name__ for run in rows} == {"PreCopy", "StopAndCopy"}
+    assert {type(run.strategy).__name__ for run in rows} == {"Hybrid", "PostCopy", "PreCopy", "StopAndCopy"}
     assert {"early", "late"} <= {getattr(run.strategy, "clear", None) for run in rows}
     assert len({repr(run.policy) for run in rows}) >= 3
 

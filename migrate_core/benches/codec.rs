@@ -1,19 +1,23 @@
 //! Speeds of the codecs as ratios to what bounds them, both taken in the same run.
 //!
 //! Zero detection: to streaming reads of the same memory. XBZRLE encode: to comparing the same pages (`memcmp` of
-//! equal ones), over sets larger than the cache. zstd and lz4: to the bare libraries. XBZRLE decode and the early
-//! out of zero detection: in nanoseconds, from the cache, as QEMU's encoder is measured.
+//! equal ones) and to our scalar version, over sets larger than the cache. XBZRLE decode and the early out of zero
+//! detection: in nanoseconds, from the cache, as QEMU's encoder is measured. Pages of real things, and the bare libraries,
+//! are in `page_sets`.
 //!
 //! `cargo bench --bench codec [MiB of pages] [passes]`
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod turns;
+
 use std::hint::black_box;
-use std::time::Instant;
 
 use migrate_core::codec::conformance::Numbers;
 use migrate_core::codec::simd::{Kernels, Room};
-use migrate_core::codec::{find, xbzrle, Codec, Page};
+use migrate_core::codec::{find, xbzrle, Page};
 use migrate_core::knobs::Spec;
+
+use turns::{read, time, Bench};
 
 const PAGE: usize = size_of::<Page>();
 
@@ -27,64 +31,6 @@ impl std::ops::Deref for Aligned {
     fn deref(&self) -> &Page {
         &self.0
     }
-}
-
-/// Nanoseconds a page of `work` over `pages` pages.
-fn time(pages: usize, work: &mut dyn FnMut(usize)) -> f64 {
-    let start = Instant::now();
-    (0..pages).for_each(work);
-    start.elapsed().as_nanos() as f64 / pages as f64
-}
-
-/// Lower quartile, median and upper quartile.
-fn quartiles(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (values[values.len() / 4], values[values.len() / 2], values[values.len() * 3 / 4])
-}
-
-/// Sizes of a run.
-struct Bench {
-    pages: usize,
-    passes: usize,
-}
-
-impl Bench {
-    /// Runs `ours` and `theirs` by turns, a few pages each, and prints their ratio. A turn is shorter than a
-    /// scheduler's slice, so that other work on the machine spoils few pairs and not the median; and the two are
-    /// half the set apart, so that neither finds the other's pages in the cache.
-    fn ratio(&self, name: &str, pages: usize, ours: &mut dyn FnMut(usize), theirs: &mut dyn FnMut(usize)) {
-        let turn = (pages / 16).clamp(1, 128);
-        let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for start in (0..self.passes * pages).step_by(turn) {
-            let x = time(turn, &mut |i| ours((start + i) % pages));
-            let y = time(turn, &mut |i| theirs((start + i + pages / 2) % pages));
-            // The first pass warms up.
-            if start >= pages {
-                a.push(x);
-                b.push(y);
-                ratios.push(x / y);
-            }
-        }
-        let ((low, median, high), (_, a, _), (_, b, _)) = (quartiles(ratios), quartiles(a), quartiles(b));
-        println!("{name:58} {median:6.2} ({low:5.2} to {high:5.2})  {a:9.0} ns against {b:9.0} ns");
-    }
-
-    fn alone(&self, name: &str, ours: &mut dyn FnMut(usize)) {
-        let turns = (0..400 * self.passes).map(|turn| time(128, &mut |i| ours(turn * 128 + i)));
-        let (low, median, high) = quartiles(turns.skip(400).collect());
-        println!("{name:58} {median:6.1} ns ({low:.1} to {high:.1})");
-    }
-}
-
-/// Streaming reads that nothing but memory holds up: sixteen lanes, so that no sum waits for another.
-fn read(page: &Page) -> u64 {
-    let mut lanes = [0u64; 16];
-    for chunk in page.as_chunks::<128>().0 {
-        for (lane, bytes) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
-            *lane = lane.wrapping_add(u64::from_le_bytes(*bytes));
-        }
-    }
-    lanes.iter().fold(0, |all, lane| all | lane)
 }
 
 fn zero(bench: &Bench) {
@@ -147,6 +93,14 @@ fn xbzrle_encode(bench: &Bench) {
             black_box(codec.encode(&new[i], Some(&old[i]), &mut out));
         };
         bench.ratio(&format!("{name}: the codec"), bench.pages, &mut whole, &mut compare);
+        let [mut ours, mut theirs] = [Room::new(), Room::new()];
+        let mut best = |i: usize| {
+            black_box(Kernels::best().encode(&old[i], &new[i], &mut ours));
+        };
+        let scalar = Kernels::available().last().unwrap();
+        bench.ratio(&format!("{name}: best against scalar"), bench.pages, &mut best, &mut |i| {
+            black_box(scalar.encode(&old[i], &new[i], &mut theirs));
+        });
     }
 }
 
@@ -184,70 +138,6 @@ fn xbzrle_decode(bench: &Bench) {
 fn executable(count: usize) -> Vec<Page> {
     let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     bytes.as_chunks::<PAGE>().0.iter().copied().cycle().take(count).collect()
-}
-
-fn libraries(bench: &Bench) {
-    println!("\nzstd and lz4, time as a ratio to the bare library's, pages of an executable");
-    let pages = executable(1024);
-    let (mut out, mut room) = (Vec::with_capacity(2 * PAGE), vec![0; 2 * PAGE]);
-    let encoder = |codec: &mut Box<dyn Codec>, page: &Page, out: &mut Vec<u8>| {
-        out.clear();
-        black_box(codec.encode(page, None, out));
-    };
-    let mut codec = find(&Spec::new("lz4")).unwrap();
-    bench.ratio(
-        "lz4 encode, bare compress_into",
-        1024,
-        &mut |i| encoder(&mut codec, &pages[i], &mut out),
-        &mut |i| {
-            black_box(lz4_flex::block::compress_into(&pages[i], &mut room).unwrap());
-        },
-    );
-    let mut table = lz4_flex::block::CompressTable::default();
-    bench.ratio(
-        "lz4 encode, bare with a table",
-        1024,
-        &mut |i| encoder(&mut codec, &pages[i], &mut out),
-        &mut |i| {
-            black_box(lz4_flex::block::compress_into_with_table(&pages[i], &mut room, &mut table).unwrap());
-        },
-    );
-    decode(bench, "lz4", codec, &pages, &mut |data, page| {
-        lz4_flex::block::decompress_into(data, page).unwrap()
-    });
-    for level in [1, 3] {
-        let mut codec = find(&Spec::new("zstd").with("level", level)).unwrap();
-        let mut bare = zstd::bulk::Compressor::new(level).unwrap();
-        let name = format!("zstd {level} encode");
-        bench.ratio(&name, 1024, &mut |i| encoder(&mut codec, &pages[i], &mut out), &mut |i| {
-            black_box(bare.compress_to_buffer(&pages[i], &mut room[..]).unwrap());
-        });
-        let mut bare = zstd::bulk::Decompressor::new().unwrap();
-        let name = format!("zstd {level}");
-        decode(bench, &name, codec, &pages, &mut |data, page| bare.decompress_to_buffer(data, page).unwrap());
-    }
-}
-
-fn decode(
-    bench: &Bench,
-    name: &str,
-    mut codec: Box<dyn Codec>,
-    pages: &[Page],
-    bare: &mut dyn FnMut(&[u8], &mut [u8]) -> usize,
-) {
-    let encode = |page: &Page| {
-        let mut out = Vec::new();
-        codec.encode(page, None, &mut out);
-        out
-    };
-    let data: Vec<Vec<u8>> = pages.iter().map(encode).filter(|data| !data.is_empty()).collect();
-    let (mut page, mut other) = ([0; PAGE], [0; PAGE]);
-    bench.ratio(
-        &format!("{name} decode"),
-        data.len(),
-        &mut |i| codec.decode(&data[i], None, black_box(&mut page)).unwrap(),
-        &mut |i| assert!(bare(&data[i], black_box(&mut other)) == PAGE),
-    );
 }
 
 /// What each codec makes of pages and of their successors: bytes and time a page.
@@ -312,6 +202,5 @@ fn main() {
     zero(&bench);
     xbzrle_encode(&bench);
     xbzrle_decode(&bench);
-    libraries(&bench);
     table();
 }

@@ -15,9 +15,11 @@
 //! * [`wire`]: the stream between a source and a destination of ours.
 //! * [`world`]: where a strategy is carried out: real memory, or a simulated guest.
 //! * [`report`]: what a run leaves behind.
+//! * [`bakeoff`]: codecs measured on real pages.
 //!
 //! Beside them: [`mod@knobs`], the one mechanism for parts that are named and have parameters, and [`error`].
 
+pub mod bakeoff;
 pub mod bitmap;
 pub mod codec;
 pub mod error;

@@ -3,9 +3,11 @@
 //!
 //! Parts, rounds, decisions and reports cross as JSON text, memory as a view of itself, pages as bytes.
 
+mod bakeoff;
 mod codec;
 mod errors;
 mod fork;
+mod forwarder;
 mod guest;
 mod interrupt;
 mod memory;
@@ -27,7 +29,11 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _native {
     #[pymodule_export]
+    use crate::bakeoff::PageSet;
+    #[pymodule_export]
     use crate::codec::Codec;
+    #[pymodule_export]
+    use crate::forwarder::Forwarder;
     #[pymodule_export]
     use crate::guest::Guest;
     #[pymodule_export]

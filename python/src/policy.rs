@@ -86,7 +86,7 @@ impl Policy {
         text(&decision)
     }
 
-    /// Shows how the copy stands in the middle of a round.
+    /// Shows it how the copy stands in the middle of a round; its decision, if it makes one there.
     fn sample(&self, py: Python<'_>, sample: &str) -> PyResult<Option<String>> {
         let sample: Sample = parse(py, "sample", sample)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -53,10 +53,17 @@ pub fn stream_core(
     interrupt::run_to_end(py, || json(&elf::write(&mut Capture::open(&paths)?, &file, &addresses)?))
 }
 
-/// Writes a stream with the final content only, with a folder for memory meanwhile; its bytes.
+/// Writes a stream, or a mapped-ram file, with the final content only, with a folder for memory meanwhile; its bytes.
 #[pyfunction]
-pub fn stream_squash(py: Python<'_>, paths: Vec<PathBuf>, file: PathBuf, scratch: PathBuf) -> PyResult<u64> {
-    interrupt::run_to_end(py, || squash::squash(&paths, &file, &scratch))
+pub fn stream_squash(
+    py: Python<'_>,
+    paths: Vec<PathBuf>,
+    file: PathBuf,
+    scratch: PathBuf,
+    mapped_ram: bool,
+) -> PyResult<u64> {
+    let form = if mapped_ram { squash::Form::MappedRam } else { squash::Form::Stream };
+    interrupt::run_to_end(py, || squash::squash(&paths, &file, &scratch, form))
 }
 
 /// What differs between two migrations, with a folder for memory meanwhile, as JSON.
@@ -136,7 +143,8 @@ impl StreamPages {
     #[new]
     fn new(py: Python<'_>, paths: Vec<PathBuf>) -> PyResult<Self> {
         let capture = interrupt::run_to_end(py, || Capture::open(&paths))?;
-        let reading = Reading { capture, sink: Rows::default(), done: false };
+        let sink = Rows::new(capture.times().clone());
+        let reading = Reading { capture, sink, done: false };
         Ok(Self { reading: Owned::new(Mutex::new(reading)) })
     }
 

@@ -47,13 +47,14 @@ impl StreamReceiver {
     }
 
     /// Receives one migration; the reception as JSON. Times are in seconds.
-    #[pyo3(signature = (keep=None, accept=true, limit=None, timeout=None, stall=None, switchover_ack=false))]
+    #[pyo3(signature = (keep=None, log=None, ending="accept", limit=None, timeout=None, stall=None, switchover_ack=false))]
     #[allow(clippy::too_many_arguments)]
     fn receive(
         &self,
         py: Python<'_>,
         keep: Option<PathBuf>,
-        accept: bool,
+        log: Option<PathBuf>,
+        ending: &str,
         limit: Option<f64>,
         timeout: Option<f64>,
         stall: Option<f64>,
@@ -63,7 +64,12 @@ impl StreamReceiver {
         let time = |what, value: Option<f64>| value.map(|value| seconds(what, value)).transpose();
         let options = ReceiverOptions {
             keep,
-            ending: if accept { Ending::Accept } else { Ending::Drop },
+            log,
+            ending: match ending {
+                "accept" => Ending::Accept,
+                "hold" => Ending::Hold,
+                _ => Ending::Drop,
+            },
             limit: time("limit", limit)?,
             wait: time("timeout", timeout)?,
             stall: time("stall", stall)?,

@@ -24,7 +24,12 @@ from switchover.errors import UsageError
 from switchover.part import Part, Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from typing_extensions import Buffer
+
+    from switchover import units
+    from switchover.bakeoff import BakeOff, Source
 
 
 class Codec(Part):
@@ -83,7 +88,36 @@ get = registry.get
 parse = registry.parse
 names = registry.names
 describe = registry.describe
-__all__ = ["Codec", "describe", "get", "names", "parse", *registry.classes()]
+__all__ = ["Codec", "bakeoff", "describe", "get", "names", "parse", *registry.classes()]
+
+
+def bakeoff(
+    source: Source,
+    compared: Iterable[Codec | str] | None = None,
+    *,
+    link: units.Rate | None = None,
+    memory: units.Size = "32MiB",
+    rounds: int = 3,
+    interval: units.Time = "1s",
+    passes: int = 5,
+    together: bool = True,
+    on_progress: Callable[[str, int, int], object] | None = None,
+) -> BakeOff:
+    """Measures codecs on real pages; see [`bakeoff`][switchover.bakeoff.bakeoff], which this is."""
+    from switchover.bakeoff import bakeoff
+
+    return bakeoff(
+        source,
+        compared,
+        link=link,
+        memory=memory,
+        rounds=rounds,
+        interval=interval,
+        passes=passes,
+        together=together,
+        on_progress=on_progress,
+    )
+
 
 if TYPE_CHECKING:
     from switchover._classes.codecs import *

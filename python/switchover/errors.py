@@ -87,9 +87,22 @@ class PolicyError(SwitchoverError):
 
 
 class QmpError(SwitchoverError):
-    """QEMU refused a command, or does not answer as its protocol says."""
+    """QEMU refused a command, or does not answer as its protocol says.
+
+    Attributes:
+        command: What it was asked; empty where there was no connection.
+        words: What QEMU said itself; empty where it said nothing.
+    """
 
     code = "qmp"
+
+    def __init__(self, text: str, command: str = "", words: str = "") -> None:
+        super().__init__(text, command, words)
+        self.command = command
+        self.words = words
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class VerificationError(SwitchoverError):

@@ -68,6 +68,18 @@ class Report:
         """The same as `blackout`, whose vantage point it is where one clock, or two compared ones, saw it."""
         return self._optional("guest_gap")
 
+    @property
+    def events_gap(self) -> float | None:
+        """From the source's STOP event to the destination's RESUME event; only QEMU has it."""
+        value = self.data.get("events_gap")
+        return None if value is None else float(value)
+
+    @property
+    def observer_gap(self) -> float | None:
+        """The longest that an outsider went without an answer, where one asked."""
+        value = self.data.get("observer_gap")
+        return None if value is None else float(value)
+
     def _optional(self, name: str) -> float | None:
         value = self.data[name]
         return None if value is None else float(value)
@@ -301,8 +313,7 @@ class Report:
         lines = {
             "outcome": self.outcome + (f": {self.reason}" if self.reason else ""),
             "total time": units.format_time(self.total_time),
-            "blackout": f"{units.format_time(self.blackout)} (guest gap; sender pause "
-            f"{units.format_time(self.sender_pause)})",
+            "blackout": self._seen(),
             "sent": f"{units.format_size(self.sent_bytes)} of {units.format_size(self.memory_bytes)} memory"
             f" in {len(self.data['rounds'])} rounds at {units.format_rate(self.throughput)}",
             "brownout": self._costs(),
@@ -323,6 +334,16 @@ class Report:
         if self.effective_downtime is not None:
             told += f"; effective downtime {units.format_time(self.effective_downtime)}"
         return told
+
+    def _seen(self) -> str:
+        """The blackout and from where it was seen, other places behind it."""
+        places = {name: self.data.get(name) for name in ("guest_gap", "events_gap", "sender_pause", "observer_gap")}
+        whose = self.data.get("blackout_from") or "guest_gap"
+        others = [
+            f"{name} {units.format_time(gap)}" for name, gap in places.items() if gap is not None and name != whose
+        ]
+        text = "; ".join([whose, *others]).replace("_", " ")
+        return f"{units.format_time(self.blackout)} ({text})"
 
     def __str__(self) -> str:
         return self.summary()

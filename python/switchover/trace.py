@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from switchover.guest import Guest
     from switchover.phases import Phase
     from switchover.recording import Standing
+    from switchover.stream.capture import Capture, Paths
 
 ROW = np.dtype([("interval", "<u4"), ("block", "<u4"), ("first_page", "<u8"), ("pages", "<u4")])
 """A run of pages written in an interval: its number, the block's, the first page in the block, how many."""
@@ -36,8 +37,9 @@ _SAMPLES = b"switchover.samples"
 class Trace:
     """What a dirty log harvested at a steady pace held: for each interval the runs of pages written in it.
 
-    Made by [`record`][switchover.trace.Trace.record] or [`generate`][switchover.trace.Trace.generate], read by
-    [`load`][switchover.trace.Trace.load], or out of rows of your own.
+    Made by [`record`][switchover.trace.Trace.record], [`generate`][switchover.trace.Trace.generate] or
+    [`from_stream`][switchover.trace.Trace.from_stream], read by [`load`][switchover.trace.Trace.load], or out of rows
+    of your own.
 
     Attributes:
         samples: What the pages written looked like, where that was recorded: an array of `samples.SAMPLE`.
@@ -153,6 +155,34 @@ class Trace:
         seconds, step = units.parse_time(duration, "duration"), units.parse_time(interval, "interval")
         native = _native.Trace.generate(json.dumps(spec), seconds, step)
         return cls._of(native, {"source": "generated", "guest": json.dumps(spec)})
+
+    @classmethod
+    def from_stream(
+        cls,
+        source: Capture | Paths,
+        *,
+        interval: units.Time = "100ms",
+        bandwidth: units.Rate = "1Gbit/s",
+    ) -> Trace:
+        """What a QEMU guest wrote while it was migrated, out of the pages that were sent again.
+
+        A page that comes again in a pass was written between the beginnings of that pass and of the one before. The
+        trace has it there once, with others spread evenly over the time: a page written many times in a pass counts
+        once, so that the dirty rate is a lower bound that falls as passes get longer. Pages that XBZRLE found to be as
+        before are not in the stream.
+
+        Args:
+            source: A capture or its files, as `sw.stream.open` takes them, or the page log of a receiver.
+            interval: Of the trace.
+            bandwidth: Where no receiver noted when the pages came, they are taken to have come at this rate. Which
+                it is says `metadata["times"]`.
+
+        Raises:
+            StreamError: It is no stream. One that was cut off is taken as far as it goes: `metadata["ended"]`.
+        """
+        from switchover.stream.written import from_stream
+
+        return from_stream(source, interval, bandwidth)
 
     def native(self) -> _native.Trace:
         """The engine's object, for the package's own modules."""

@@ -192,3 +192,13 @@ def format_rate(rate: float | None) -> str:
     '200 MB/s'
     """
     return _format(rate, [(1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1, "B/s")])
+
+
+def format_bits(rate: float | None) -> str:
+    """Bytes per second for people, as links are sold: in bits per second.
+
+    >>> format_bits(125e6)
+    '1 Gbit/s'
+    """
+    steps = [(1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1, "bit/s")]
+    return _format(None if rate is None else rate * 8, steps)

@@ -51,11 +51,16 @@ class Machine:
         self.serial: socket.socket | None = None
         self.monitor: Monitor | None = None
 
+    @property
+    def control(self) -> Path:
+        """A monitor for what is tested: each serves one client."""
+        return self.folder / "control"
+
     def _command(self, machine: str, memory: str) -> list[str]:
         qmp, serial, boot = (self.folder / name for name in ("qmp", "serial", "boot"))
         return [
             "-accel", "tcg", "-machine", machine, "-m", memory, "-nodefaults", "-display", "none",
-            "-qmp", f"unix:{qmp},server=on,wait=off",
+            "-qmp", f"unix:{qmp},server=on,wait=off", "-qmp", f"unix:{self.control},server=on,wait=off",
             "-chardev", f"socket,id=serial,path={serial},server=on,wait=off", "-serial", "chardev:serial",
             "-drive", f"if=none,id=boot,format=raw,readonly=on,file={boot}",
             "-device", "virtio-blk-pci,drive=boot,bootindex=1",

@@ -28,6 +28,7 @@ mod adaptive;
 mod batch;
 pub mod cache;
 mod chain;
+mod coder;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod dedup;
@@ -42,6 +43,7 @@ mod zstd;
 pub use adaptive::Adaptive;
 pub use batch::further;
 pub use chain::Chain;
+pub use coder::{Coded, Coder, BATCH};
 pub use dedup::Dedup;
 pub use delta::Delta;
 pub use lz4::Lz4;

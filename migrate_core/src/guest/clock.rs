@@ -15,3 +15,15 @@ pub fn thread_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
+
+/// How often the calling thread has waited for something (`ru_nvcsw` of getrusage(2)): to be held up by other threads
+/// does not count.
+pub fn thread_waits() -> u64 {
+    // SAFETY: the kernel fills the structure, for which any bytes are valid.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+        usage
+    };
+    usage.ru_nvcsw as u64
+}

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 pub use block::{Backing, BlockSpec, HugePages, RamBlock, PAGE};
 pub use brake::{Brake, MOST_DUTY, SLICE};
-pub use clock::{monotonic_ns, thread_seconds};
+pub use clock::{monotonic_ns, thread_seconds, thread_waits};
 pub use io::{read_pages, write_pages};
 pub use memory::{machine_bytes, GuestMemory, Layout};
 pub use pacing::Pacing;

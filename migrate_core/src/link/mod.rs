@@ -22,6 +22,7 @@ mod channel;
 mod clock;
 mod delay;
 mod endpoint;
+mod forwarder;
 mod listener;
 mod pacer;
 mod relay;
@@ -30,6 +31,7 @@ mod spec;
 mod stream;
 
 pub use endpoint::Endpoint;
+pub use forwarder::Forwarder;
 pub use listener::Listener;
 pub use shaper::Shaper;
 pub use spec::{LinkSpec, Outage, Transport, MOST_CHANNELS};

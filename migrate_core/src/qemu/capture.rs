@@ -20,6 +20,7 @@ use super::description::Description;
 use super::event::Sink;
 use super::multifd::Channel;
 use super::stream::{Advance, Parser, Then};
+use super::times::Times;
 use crate::error::{Error, Result};
 use source::Source;
 
@@ -63,6 +64,7 @@ pub struct Capture {
     later: Vec<usize>,
     stage: Stage,
     description: Option<Description>,
+    times: Times,
 }
 
 impl std::fmt::Debug for Capture {
@@ -110,8 +112,9 @@ impl Capture {
         // The page size comes from the main channel, which is read first.
         let channels =
             channels.into_iter().map(|index| (index, Channel::new(index, parser.page_bytes()))).collect();
-        let files = sources.iter().map(|source| source.info.clone()).collect();
-        Ok(Self { files, sources, main, parser, channels, later, stage: Stage::Main, description })
+        let files: Vec<_> = sources.iter().map(|source| source.info.clone()).collect();
+        let times = Times::read(files.iter().map(|file| file.path.as_path()))?;
+        Ok(Self { files, sources, main, parser, channels, later, stage: Stage::Main, description, times })
     }
 
     /// The files, numbered as in [`super::event::At::channel`]; return paths are left out.
@@ -132,6 +135,11 @@ impl Capture {
     /// The VM description, where it was found at the end of the file before the replay.
     pub fn description(&self) -> Option<&Description> {
         self.description.as_ref()
+    }
+
+    /// When what came, where a receiver noted it.
+    pub fn times(&self) -> &Times {
+        &self.times
     }
 
     /// Replays all that is left.

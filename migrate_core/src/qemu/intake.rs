@@ -1,7 +1,8 @@
-//! Bytes of one channel as they come in: a buffer, a position, and numbers out of it.
+//! Bytes of one channel as they come in: a buffer and a position.
 
 use std::io::{ErrorKind, Read};
 
+use super::stream::{Advance, Then};
 use crate::error::{Error, Result};
 
 /// Bytes asked of the socket at a time.
@@ -11,7 +12,7 @@ const BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Intake<R> {
     source: R,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
     /// The bytes of `buffer` that have come and were not read.
     start: usize,
     end: usize,
@@ -21,19 +22,17 @@ pub(super) struct Intake<R> {
 
 impl<R: Read> Intake<R> {
     pub(super) fn new(source: R) -> Self {
-        Self { source, buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0, offset: 0 }
+        Self { source, buffer: vec![0; BUFFER], start: 0, end: 0, offset: 0 }
     }
 
-    /// Position of the next byte.
-    pub(super) fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// The next `count` bytes, which stay; fewer where the channel ends. `count` is at most the buffer's size.
+    /// The next `count` bytes, which stay; fewer where the channel ends.
     pub(super) fn peek(&mut self, count: usize) -> Result<&[u8]> {
         if self.end - self.start < count {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
+            if count > self.buffer.len() {
+                self.buffer.resize(count, 0);
+            }
             while self.end < count && self.fill()? > 0 {}
         }
         let end = self.end.min(self.start + count);
@@ -63,50 +62,32 @@ impl<R: Read> Intake<R> {
         }
     }
 
-    /// The next bytes.
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let Ok(bytes) = self.peek(N)?.try_into() else { return Err(self.ended()) };
-        self.start += N;
-        self.offset += N as u64;
-        Ok(bytes)
+    /// What is in the buffer.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
     }
 
-    pub(super) fn byte(&mut self) -> Result<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    pub(super) fn be16(&mut self) -> Result<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    pub(super) fn be32(&mut self) -> Result<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    pub(super) fn be64(&mut self) -> Result<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    /// The next `count` bytes, at most the buffer's size.
-    pub(super) fn bytes(&mut self, count: usize) -> Result<Vec<u8>> {
-        let bytes = self.peek(count)?.to_vec();
-        if bytes.len() < count {
-            return Err(self.ended());
+    /// Hands what comes to `advance`, which says how much of it it used, until the channel ends. The bytes that were
+    /// not used.
+    pub(super) fn pump(&mut self, advance: &mut dyn FnMut(&[u8]) -> Result<Advance>) -> Result<usize> {
+        let mut need = 1;
+        loop {
+            if self.window(need)?.len() < need {
+                return Ok(self.rest().len());
+            }
+            let Advance { used, then } = advance(self.rest())?;
+            self.skip(used as u64)?;
+            need = if let Then::More(count) = then { count } else { 1 };
         }
-        self.start += count;
-        self.offset += count as u64;
-        Ok(bytes)
     }
 
-    /// A text after its length in one byte; what is no text in it is replaced.
-    pub(super) fn name(&mut self) -> Result<String> {
-        let length = self.byte()?;
-        Ok(String::from_utf8_lossy(&self.bytes(length.into())?).into_owned())
-    }
-
-    /// Whether the channel has ended.
-    pub(super) fn is_at_end(&mut self) -> Result<bool> {
-        Ok(self.peek(1)?.is_empty())
+    /// Passes over all that comes, until the channel ends.
+    pub(super) fn drain(&mut self) -> Result<()> {
+        while !self.peek(1)?.is_empty() {
+            let here = self.rest().len() as u64;
+            self.skip(here)?;
+        }
+        Ok(())
     }
 
     fn fill(&mut self) -> Result<usize> {
@@ -148,7 +129,7 @@ mod tests {
         fn what_is_read_is_what_came(
             content in prop::collection::vec(any::<u8>(), 0..300),
             piece in 1usize..50,
-            steps in prop::collection::vec((0u8..4, 0usize..40), 0..40),
+            steps in prop::collection::vec((0u8..3, 0usize..40), 0..40),
         ) {
             let mut intake = Intake::new(Dribble(&content, piece));
             let mut at = 0;
@@ -158,16 +139,37 @@ mod tests {
                 match step {
                     0 => prop_assert_eq!(intake.peek(count).unwrap(), &rest[..there]),
                     1 => prop_assert!(intake.window(count).unwrap().starts_with(&rest[..there])),
-                    2 if there == count => prop_assert_eq!(intake.bytes(count).unwrap(), &rest[..count]),
-                    3 if there == count => intake.skip(count as u64).unwrap(),
+                    _ if there == count => {
+                        intake.skip(count as u64).unwrap();
+                        at += count;
+                    }
                     _ => {
-                        prop_assert!(intake.bytes(count).is_err());
-                        continue;
+                        prop_assert!(intake.skip(count as u64).is_err());
+                        at = content.len();
                     }
                 }
-                at += if step > 1 { count } else { 0 };
-                prop_assert_eq!(intake.offset(), at as u64);
             }
+        }
+
+        #[test]
+        fn all_is_pumped_and_what_is_wanted_is_there(
+            content in prop::collection::vec(any::<u8>(), 0..300),
+            piece in 1usize..50,
+            units in prop::collection::vec(1usize..30, 1..20),
+        ) {
+            let mut intake = Intake::new(Dribble(&content, piece));
+            let (mut units, mut found) = (units.into_iter().cycle(), Vec::new());
+            let mut unit = units.next().unwrap();
+            let left = intake.pump(&mut |bytes| {
+                let used = if bytes.len() < unit { 0 } else { unit };
+                found.extend_from_slice(&bytes[..used]);
+                unit = if used > 0 { units.next().unwrap() } else { unit };
+                Ok(Advance { used, then: Then::More(unit) })
+            });
+            let left = left.unwrap();
+            prop_assert_eq!(left, intake.rest().len());
+            prop_assert!(left < unit);
+            prop_assert_eq!([&found[..], intake.rest()].concat(), content);
         }
     }
 
@@ -175,8 +177,7 @@ mod tests {
     fn an_end_says_where() {
         let mut intake = Intake::new(&b"abc"[..]);
         intake.skip(1).unwrap();
-        assert!(matches!(intake.be32(), Err(Error::Stream { offset: 3, .. })));
         assert!(matches!(intake.skip(9), Err(Error::Stream { offset: 3, .. })));
-        assert!(intake.is_at_end().unwrap());
+        assert!(intake.peek(1).unwrap().is_empty());
     }
 }

@@ -8,7 +8,7 @@
 //! * [`event::Sink`]s on top: [`summary`] (what is in it), [`image`] (the memory that comes out), [`elf`] (the same as
 //!   a core file), [`devices`] (their state), [`listing`] (a line a record), [`pages`] (a row a page).
 //! * [`squash`] writes a smaller stream, [`diff`] compares two.
-//! * A [`receive`]r is a destination for a real source; it follows what flows by the heads alone.
+//! * A [`receive`]r is a destination for a real source; it notes which pages come when and passes over their contents.
 
 pub mod blocks;
 pub mod capture;
@@ -24,7 +24,6 @@ mod intake;
 pub mod listing;
 mod marks;
 pub mod multifd;
-mod packets;
 pub mod pages;
 mod passes;
 mod receiver;
@@ -33,12 +32,11 @@ mod return_path;
 pub mod squash;
 pub mod stream;
 pub mod summary;
-mod watch;
+pub mod times;
 
-pub use receiver::{receive, Control, Ending, ReceiverOptions};
-pub use reception::{Channel, Outcome, Pass, Reception, Role, Section, Step};
+pub use receiver::{receive, Control, Ending, ReceiverOptions, LOG_MAGIC, LOG_ROW};
+pub use reception::{BlockSize, Channel, Outcome, PageKinds, Pass, Reception, Role, Section, Step};
 pub use return_path::{Reply, ReplyReader};
-pub use watch::{BlockSize, PageKinds, SectionKind};
 
 #[cfg(test)]
 mod tests;

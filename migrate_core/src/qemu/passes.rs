@@ -5,8 +5,6 @@
 //! * What comes in the last section of `ram` is the pass after the guest stopped.
 //! * Once a post-copy runs, pages come in the order in which they are asked for: one pass to the end.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
 use super::event::{Command, Event, Section, SectionKind};
@@ -31,13 +29,13 @@ pub(super) struct Passes {
     /// Pages in this pass.
     pages: u64,
     /// Block and offset of the last page, for each channel.
-    last: HashMap<usize, (usize, u64)>,
+    last: Vec<Option<(usize, u64)>>,
     flushes: bool,
 }
 
 impl Default for Passes {
     fn default() -> Self {
-        Self { number: 0, kind: PassKind::Live, pages: 0, last: HashMap::new(), flushes: false }
+        Self { number: 0, kind: PassKind::Live, pages: 0, last: Vec::new(), flushes: false }
     }
 }
 
@@ -64,11 +62,14 @@ impl Passes {
     }
 
     fn page(&mut self, channel: usize, place: (usize, u64)) {
-        let last = self.last.insert(channel, place);
+        if channel >= self.last.len() {
+            self.last.resize(channel + 1, None);
+        }
+        let last = self.last[channel].replace(place);
         if self.kind == PassKind::Live && !self.flushes && last.is_some_and(|last| place <= last) {
             // Other channels come to the same point by themselves.
             self.turn(PassKind::Live);
-            self.last.insert(channel, place);
+            self.last[channel] = Some(place);
         }
         self.pages += 1;
     }
@@ -77,7 +78,7 @@ impl Passes {
         if self.pages > 0 && (self.kind == PassKind::Live || self.kind != kind) {
             self.number += 1;
             self.pages = 0;
-            self.last.clear();
+            self.last.fill(None);
         }
         self.kind = kind;
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::watch::{BlockSize, PageKinds, SectionKind};
+use super::event::SectionKind;
 
 /// Most sections that are noted one by one; later ones still count in everything else.
 const MOST_SECTIONS: usize = 1 << 17;
@@ -12,6 +12,38 @@ const MOST_SECTIONS: usize = 1 << 17;
 const MOST_PASSES: usize = 1 << 16;
 /// Seconds in one step of the timeline.
 const STEP: f64 = 0.1;
+
+/// Pages by the way in which they came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PageKinds {
+    /// Whole, as they are.
+    pub raw: u64,
+    /// Named as zero.
+    pub zero: u64,
+    /// As what changed since they were sent last.
+    pub xbzrle: u64,
+    /// Compressed.
+    pub compressed: u64,
+}
+
+impl PageKinds {
+    /// Adds what `other` counts.
+    pub fn add(&mut self, other: &Self) {
+        self.raw += other.raw;
+        self.zero += other.zero;
+        self.xbzrle += other.xbzrle;
+        self.compressed += other.compressed;
+    }
+}
+
+/// A RAM block, as the source lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlockSize {
+    /// Its name, such as `pc.ram`.
+    pub name: String,
+    /// Bytes in use.
+    pub bytes: u64,
+}
 
 /// How a reception ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

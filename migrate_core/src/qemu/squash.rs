@@ -4,57 +4,70 @@
 //! out. State of devices, configuration and VM description are the bytes of the capture. Memory is put together in
 //! temporary files first, so that no page has to be kept in memory.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+mod memory;
+mod output;
+
 use std::path::{Path, PathBuf};
 
 use super::blocks::{Block, Blocks};
 use super::capture::Capture;
 use super::event::{At, Command, Event, Section, SectionKind, Setting, Sink};
 use super::image;
-use crate::codec::is_zero;
 use crate::error::{Error, Result};
+use memory::Image;
+use output::Output;
 
-const ZERO: u64 = 0x02;
 const LIST: u64 = 0x04;
-const RAW: u64 = 0x08;
 const END: u64 = 0x10;
-const SAME_BLOCK: u64 = 0x20;
-/// Bytes that are read of a RAM block at a time: whole pages of any size.
-const PIECE: usize = 1 << 20;
+/// The capability that both sides of a mapped-ram file need.
+const MAPPED_RAM: &str = "mapped-ram";
 
-/// Writes the squashed stream of the capture in `paths` to `output`, with `scratch`, a folder of the caller's, for the
-/// memory meanwhile. The bytes written.
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A stream, which any QEMU of the machine type loads from a file, a pipe or a socket.
+    Stream,
+    /// A mapped-ram file, with holes for zero pages, which QEMU 9.0 and later loads in parallel.
+    MappedRam,
+}
+
+/// Writes the squashed form of the capture in `paths` to `output`, with `scratch`, a folder of the caller's, for the
+/// memory meanwhile. The bytes written; those of holes count.
 ///
 /// # Errors
 /// [`Error::Stream`]: the capture is not whole. [`Error::Usage`]: a file cannot be written, or the capture holds memory
 /// that is shared and not in it.
-pub fn squash<P: AsRef<Path>>(paths: &[P], output: &Path, scratch: &Path) -> Result<u64> {
+pub fn squash<P: AsRef<Path>>(paths: &[P], output: &Path, scratch: &Path, form: Form) -> Result<u64> {
     let mut capture = Capture::open(paths)?;
+    refuse_itself(&capture, output)?;
     let files = image::extract(&mut capture, scratch)?;
     let images = files.into_iter().map(|(name, path, _)| (name, path)).collect();
-    let file = File::create(output).map_err(|error| cannot(output, &error))?;
-    let mut sink = Squash::new(BufWriter::with_capacity(PIECE, file), output, images);
+    let mut sink = Squash::new(Output::create(output)?, images, form);
     let mut again = Capture::open(paths)?;
     again.run(&mut sink)?;
-    sink.finish()
+    sink.to.finish()
 }
 
-fn cannot(path: &Path, error: &std::io::Error) -> Error {
-    Error::usage(format!("cannot write {}: {error}", path.display()))
+fn refuse_itself(capture: &Capture, output: &Path) -> Result<()> {
+    let Ok(there) = output.canonicalize() else { return Ok(()) };
+    match capture.files().iter().any(|file| file.path.canonicalize().is_ok_and(|path| path == there)) {
+        true => Err(Error::usage(format!(
+            "{} is a file of the capture itself: write to another one",
+            output.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 struct Squash {
-    to: BufWriter<File>,
-    path: PathBuf,
-    bytes: u64,
+    to: Output,
+    form: Form,
     images: Vec<(String, PathBuf)>,
     /// The number of `ram`, once its list is complete.
     started: Option<u32>,
     /// The section that is being copied.
     section: Option<Section>,
-    memory: Vec<Block>,
+    blocks: Vec<Block>,
     config: Vec<u8>,
     capabilities: Vec<String>,
     shared: bool,
@@ -66,15 +79,14 @@ struct Squash {
 }
 
 impl Squash {
-    fn new(to: BufWriter<File>, path: &Path, images: Vec<(String, PathBuf)>) -> Self {
+    fn new(to: Output, images: Vec<(String, PathBuf)>, form: Form) -> Self {
         Self {
             to,
-            path: path.to_owned(),
-            bytes: 0,
+            form,
             images,
             started: None,
             section: None,
-            memory: Vec::new(),
+            blocks: Vec::new(),
             config: Vec::new(),
             capabilities: Vec::new(),
             shared: false,
@@ -85,24 +97,22 @@ impl Squash {
         }
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.bytes += bytes.len() as u64;
-        self.to.write_all(bytes).map_err(|error| cannot(&self.path, &error))
-    }
-
     /// Header and configuration, before whatever comes first after them.
     fn begin(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.sections, true) {
             return Ok(());
         }
         let mut config = std::mem::take(&mut self.config);
-        let kept: Vec<_> = self.capabilities.iter().filter(|name| *name != "mapped-ram").collect();
-        if !kept.is_empty() {
-            config.extend(subsection("configuration/capabilities"));
-            config.extend((kept.len() as u32).to_be_bytes());
-            kept.iter().for_each(|name| config.extend(named(name)));
+        self.capabilities.retain(|name| name != MAPPED_RAM);
+        if self.form == Form::MappedRam {
+            self.capabilities.push(MAPPED_RAM.to_owned());
         }
-        self.put(&config)
+        if !self.capabilities.is_empty() {
+            config.extend(subsection("configuration/capabilities"));
+            config.extend((self.capabilities.len() as u32).to_be_bytes());
+            self.capabilities.iter().for_each(|name| config.extend(named(name)));
+        }
+        self.to.put(&config)
     }
 
     fn setting(&mut self, setting: &Setting<'_>) {
@@ -137,7 +147,7 @@ impl Squash {
             _ => head(section),
         };
         self.section = Some(section.clone());
-        self.put(&head)
+        self.to.put(&head)
     }
 
     fn section_ends(&mut self, section: &Section, footer: bool) -> Result<()> {
@@ -146,7 +156,7 @@ impl Squash {
             return self.list(section);
         }
         match self.section.take() {
-            Some(section) if footer => self.put(&ending(section.id)),
+            Some(section) if footer => self.to.put(&ending(section.id)),
             _ => Ok(()),
         }
     }
@@ -154,72 +164,57 @@ impl Squash {
     /// The first section of `ram`: the blocks.
     fn list(&mut self, section: &Section) -> Result<()> {
         self.started = Some(section.id);
-        let total: u64 = self.memory.iter().map(|block| block.bytes).sum();
-        let mut bytes = head(section);
-        bytes.extend((total | LIST).to_be_bytes());
-        for block in &self.memory {
-            bytes.extend(named(&block.name));
-            bytes.extend(block.bytes.to_be_bytes());
-            block.address.iter().for_each(|address| bytes.extend(address.to_be_bytes()));
+        let total: u64 = self.blocks.iter().map(|block| block.bytes).sum();
+        self.to.put(&[head(section), (total | LIST).to_be_bytes().to_vec()].concat())?;
+        for block in std::mem::take(&mut self.blocks) {
+            self.to.put(&[named(&block.name), block.bytes.to_be_bytes().to_vec()].concat())?;
+            block.address.iter().try_for_each(|address| self.to.put(&address.to_be_bytes()))?;
+            if self.form == Form::MappedRam {
+                self.refuse_shared()?;
+                self.image(&block.name)?.map(&mut self.to)?;
+            }
         }
-        bytes.extend(END.to_be_bytes());
-        self.put(&bytes)?;
+        self.to.put(&END.to_be_bytes())?;
         self.footer(section.id)
     }
 
-    fn footer(&mut self, id: u32) -> Result<()> {
-        if self.footers {
-            self.put(&ending(id))
-        } else {
-            Ok(())
+    fn image(&self, name: &str) -> Result<Image> {
+        let found = self.images.iter().find(|(block, _)| block == name);
+        let missing = || Error::usage(format!("RAM block `{name}` was not extracted"));
+        Image::open(&found.ok_or_else(missing)?.1)
+    }
+
+    fn refuse_shared(&self) -> Result<()> {
+        match self.shared {
+            true => Err(Error::usage(
+                "memory that is shared (x-ignore-shared) is not in the capture: nothing to squash",
+            )),
+            false => Ok(()),
         }
     }
 
-    /// All pages, in the last section of `ram`.
+    fn footer(&mut self, id: u32) -> Result<()> {
+        match self.footers {
+            true => self.to.put(&ending(id)),
+            false => Ok(()),
+        }
+    }
+
+    /// The last section of `ram`, with all pages where they are not mapped.
     fn memory(&mut self) -> Result<()> {
         let Some(id) = self.started else { return Ok(()) };
         if std::mem::replace(&mut self.written, true) {
             return Ok(());
         }
-        if self.shared {
-            return Err(Error::usage(
-                "memory that is shared (x-ignore-shared) is not in the capture: nothing to squash",
-            ));
-        }
-        self.put(&[&[3][..], &id.to_be_bytes()].concat())?;
-        for (name, path) in std::mem::take(&mut self.images) {
-            self.block(&name, &path)?;
-        }
-        self.put(&END.to_be_bytes())?;
-        self.footer(id)
-    }
-
-    fn block(&mut self, name: &str, path: &Path) -> Result<()> {
-        let unreadable =
-            |error: std::io::Error| Error::usage(format!("cannot read {}: {error}", path.display()));
-        let file = File::open(path).map_err(unreadable)?;
-        let size = file.metadata().map_err(unreadable)?.len();
-        let (mut buffer, mut at, mut same) = (vec![0; PIECE], 0, 0);
-        while at < size {
-            let piece = &mut buffer[..PIECE.min((size - at) as usize)];
-            file.read_exact_at(piece, at).map_err(unreadable)?;
-            for page in piece.chunks(4096) {
-                let zero = page.try_into().is_ok_and(is_zero);
-                let word = at | same | if zero { ZERO } else { RAW };
-                self.put(&word.to_be_bytes())?;
-                if same == 0 {
-                    self.put(&named(name))?;
-                }
-                self.put(if zero { &[0] } else { page })?;
-                (same, at) = (SAME_BLOCK, at + page.len() as u64);
+        self.refuse_shared()?;
+        self.to.put(&[&[3][..], &id.to_be_bytes()].concat())?;
+        if self.form == Form::Stream {
+            for (name, path) in std::mem::take(&mut self.images) {
+                Image::open(&path)?.send(&name, &mut self.to)?;
             }
         }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<u64> {
-        self.to.flush().map_err(|error| cannot(&self.path, &error))?;
-        Ok(self.bytes)
+        self.to.put(&END.to_be_bytes())?;
+        self.footer(id)
     }
 }
 
@@ -244,21 +239,21 @@ impl Sink for Squash {
             Event::Setting(setting) => self.setting(setting),
             Event::Command(Command::SwitchoverStart) => {
                 self.begin()?;
-                self.put(&[8, 0, 11, 0, 0])?;
+                self.to.put(&[8, 0, 11, 0, 0])?;
             }
             Event::SectionBegins(section) => self.section_begins(section)?,
-            Event::Block(block) => self.memory.push((*block).clone()),
-            Event::Data(bytes) if self.section.is_some() => self.put(bytes)?,
+            Event::Block(block) => self.blocks.push((*block).clone()),
+            Event::Data(bytes) if self.section.is_some() => self.to.put(bytes)?,
             Event::SectionEnds { section, .. } => self.section_ends(section, at.bytes > 0)?,
             Event::SectionsEnd => {
                 self.memory()?;
-                self.put(&[0])?;
+                self.to.put(&[0])?;
             }
             Event::Description(piece) => self.description.extend_from_slice(piece),
             Event::DescriptionEnds => {
                 let text = std::mem::take(&mut self.description);
-                self.put(&[&[6][..], &(text.len() as u32).to_be_bytes()].concat())?;
-                self.put(&text)?;
+                self.to.put(&[&[6][..], &(text.len() as u32).to_be_bytes()].concat())?;
+                self.to.put(&text)?;
             }
             _ => {}
         }

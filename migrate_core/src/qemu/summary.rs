@@ -13,6 +13,7 @@ use super::marks::Marks;
 use super::multifd::Packing;
 use super::passes::{PassKind, Passes};
 use super::stream::MOST_DESCRIPTION;
+use super::times::Times;
 use crate::error::{Error, Result};
 
 /// Most passes that are told apart; what follows is counted to the last.
@@ -78,6 +79,8 @@ pub struct Pass {
     pub channel: usize,
     /// Position of its first page in that channel.
     pub offset: u64,
+    /// When its first and its last page came, in seconds since the first connection, where that is known.
+    pub times: Option<(f64, f64)>,
     /// All pages of it.
     pub counts: Counts,
     /// By block: their names, and what came of each.
@@ -145,6 +148,8 @@ pub struct Summary {
     pub description_bytes: Option<u64>,
     /// Bytes after the end.
     pub trailing_bytes: u64,
+    /// Seconds from the first connection to the last byte, where a receiver noted them.
+    pub seconds: Option<f64>,
     /// Whether all of it was there and right.
     pub complete: bool,
     /// The first offence.
@@ -156,7 +161,7 @@ pub struct Summary {
 /// # Errors
 /// Anything but [`Error::Stream`].
 pub fn summarise(capture: &mut Capture) -> Result<Summary> {
-    let mut tally = Tally::default();
+    let mut tally = Tally { times: capture.times().clone(), ..Tally::default() };
     let problem = match capture.run(&mut tally).and_then(|()| tally.compare()) {
         Ok(()) => None,
         Err(Error::Stream { offset, reason }) => Some(Problem { offset, reason }),
@@ -165,6 +170,7 @@ pub fn summarise(capture: &mut Capture) -> Result<Summary> {
     let mut summary = tally.finish(capture.blocks());
     summary.page_bytes = capture.page_bytes();
     summary.files = capture.files().to_vec();
+    summary.seconds = capture.times().end();
     summary.complete = problem.is_none();
     summary.problem = problem;
     Ok(summary)
@@ -182,6 +188,7 @@ struct OfBlock {
 struct OfPass {
     kind: PassKind,
     at: At,
+    times: Option<(f64, f64)>,
     counts: Counts,
     blocks: BTreeMap<usize, Counts>,
 }
@@ -190,6 +197,7 @@ struct OfPass {
 #[derive(Debug, Default)]
 pub struct Tally {
     summary: Summary,
+    times: Times,
     passes: Passes,
     of_passes: Vec<OfPass>,
     of_blocks: Vec<OfBlock>,
@@ -209,9 +217,14 @@ impl Tally {
         let (number, kind) = self.passes.current();
         let number = number.min(MOST_PASSES - 1).min(self.of_passes.len());
         if number == self.of_passes.len() {
-            self.of_passes.push(OfPass { kind, at, counts: Counts::default(), blocks: BTreeMap::new() });
+            let (counts, blocks) = (Counts::default(), BTreeMap::new());
+            self.of_passes.push(OfPass { kind, at, times: None, counts, blocks });
         }
         let pass = &mut self.of_passes[number];
+        if let Some(now) = self.times.at(at) {
+            let (start, end) = pass.times.unwrap_or((now, now));
+            pass.times = Some((start.min(now), end.max(now)));
+        }
         let in_pass = pass.blocks.entry(page.block).or_default();
         for counts in [&mut of_block.counts, &mut pass.counts, in_pass, &mut self.summary.pages] {
             counts.add(page.kind, at.bytes, again);
@@ -328,6 +341,7 @@ impl Tally {
                 kind: pass.kind,
                 channel: pass.at.channel,
                 offset: pass.at.offset,
+                times: pass.times,
                 counts: pass.counts,
                 blocks: pass.blocks.into_iter().map(|(index, counts)| (name(index), counts)).collect(),
             })
@@ -351,6 +365,7 @@ impl Tally {
         let Some((first, rest)) = self.of_passes.split_first_mut() else { return };
         for pass in rest {
             first.counts = sum(first.counts, pass.counts);
+            first.times = first.times.zip(pass.times).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1)));
             for (block, counts) in &pass.blocks {
                 let whole = first.blocks.entry(*block).or_default();
                 *whole = sum(*whole, *counts);

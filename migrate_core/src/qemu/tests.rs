@@ -1,17 +1,13 @@
-//! A model source: streams written as a QEMU writes them, sent to the receiver or followed from memory.
+//! A model source: streams written as a QEMU writes them, sent to the receiver.
 
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use proptest::prelude::*;
-
-use super::intake::Intake;
-use super::packets::{follow, Packet};
-use super::watch::{Sight, Watch};
+use super::event::SectionKind;
 use super::*;
-use crate::error::{Error, Result};
 use crate::link::{connect, Endpoint, Listener, Stream};
 
+const DESCRIPTION: &[u8] = br#"{"page_size": 4096, "devices": []}"#;
 const RETURN_PATH: &[u8] = &[8, 0, 1, 0, 0];
 const PING: &[u8] = &[8, 0, 2, 0, 4, 0, 0, 0, 7];
 const ADVISE: &[u8] = &[8, 0, 3, 0, 16, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x10, 0];
@@ -34,7 +30,8 @@ fn head(machine: Option<&str>) -> Vec<u8> {
 
 fn section(kind: u8, number: u32, device: Option<&str>, content: &[u8]) -> Vec<u8> {
     let number = number.to_be_bytes();
-    let named = device.map(|device| [&name(device)[..], &[0; 8]].concat()).unwrap_or_default();
+    let named =
+        device.map(|device| [&name(device)[..], &[0, 0, 0, 0, 0, 0, 0, 4]].concat()).unwrap_or_default();
     [&[kind][..], &number, &named, content, &[0x7e], &number].concat()
 }
 
@@ -66,8 +63,7 @@ fn memory() -> Vec<u8> {
 fn tail() -> Vec<u8> {
     // What looks like the end, in the midst of a device's state, is none.
     let device = section(4, 5, Some("timer"), &[0, 6, 0, 0, 0, 9, b'{', b'"', b'p', 0, 6, 0, 0]);
-    let text = br#"{"page_size": 4096, "devices": []}"#;
-    [&device[..], &[0, 6], &(text.len() as u32).to_be_bytes(), text].concat()
+    [&device[..], &[0, 6], &(DESCRIPTION.len() as u32).to_be_bytes(), DESCRIPTION].concat()
 }
 
 fn start() -> Vec<u8> {
@@ -76,16 +72,6 @@ fn start() -> Vec<u8> {
 
 fn stream(before: &[&[u8]]) -> Vec<u8> {
     [head(Some("pc-i440fx-7.2")), before.concat(), start(), memory(), tail()].concat()
-}
-
-fn sights(bytes: &[u8]) -> (Vec<(Sight, u64)>, Result<()>) {
-    let mut seen = Vec::new();
-    let mut see = |sight, at| {
-        seen.push((sight, at));
-        Ok(())
-    };
-    let ended = Watch::new(Intake::new(bytes), &mut see).run();
-    (seen, ended)
 }
 
 fn packet(flags: u32, size: u32, pages: &[u64], zeroes: &[u64]) -> Vec<u8> {
@@ -108,141 +94,6 @@ fn channel(number: u8) -> Vec<u8> {
     bytes.push(number);
     bytes.resize(64, 0);
     bytes
-}
-
-#[test]
-fn what_flows_is_seen_with_its_place() {
-    let bytes = stream(&[RETURN_PATH, PING]);
-    let (seen, ended) = sights(&bytes);
-    ended.unwrap();
-    let of = |wanted: fn(&Sight) -> bool| seen.iter().filter(|(sight, _)| wanted(sight)).count();
-    assert_eq!(seen[0].0, Sight::Head(Some("pc-i440fx-7.2".into())));
-    assert_eq!(of(|sight| matches!(sight, Sight::Block(_))), 2);
-    assert_eq!(of(|sight| *sight == Sight::Wrapped), 1);
-    assert_eq!(of(|sight| *sight == Sight::Barrier(false)), 3);
-    let pages: Vec<PageKinds> = seen
-        .iter()
-        .filter_map(|(sight, _)| if let Sight::Pages(kinds, _) = sight { Some(*kinds) } else { None })
-        .collect();
-    let first = PageKinds { raw: 2, zero: 1, ..PageKinds::default() };
-    let second = PageKinds { raw: 1, xbzrle: 1, ..PageKinds::default() };
-    assert_eq!(pages, [first, second]);
-    assert_eq!(seen.last().unwrap(), &(Sight::Complete, bytes.len() as u64));
-    let begin = seen.iter().find(|(sight, _)| matches!(sight, Sight::Begins(SectionKind::Start, _))).unwrap();
-    assert_eq!(bytes[begin.1 as usize], 1);
-}
-
-#[test]
-fn streams_without_configuration_footers_or_description_are_followed() {
-    let plain = |kind: u8, content: &[u8], device: Option<&str>| {
-        let whole = section(kind, 2, device, content);
-        whole[..whole.len() - 5].to_vec()
-    };
-    let pages = [zero(0, Some("pc.ram")), word(0, 0x10)].concat();
-    let parts =
-        [head(None), plain(1, &list(), Some("ram")), plain(3, &pages, None), plain(4, b"state", Some("cpu"))];
-    let bytes = [parts.concat(), vec![0]].concat();
-    let (seen, ended) = sights(&bytes);
-    ended.unwrap();
-    assert_eq!(seen[0].0, Sight::Head(None));
-    assert_eq!(seen.last().unwrap().0, Sight::Complete);
-    let (_, ended) = sights(&bytes[..bytes.len() - 1]);
-    assert!(matches!(ended, Err(Error::Stream { .. })));
-}
-
-#[test]
-fn a_post_copy_ends_without_a_description() {
-    let package = [&[8, 0, 7, 0, 4, 0, 0, 0, 9][..], b"\x08nonsense"].concat();
-    let rest = [section(3, 2, None, &[zero(0, Some("pc.ram")), word(0, 0x10)].concat()), vec![0]].concat();
-    let bytes = [head(Some("x")), ADVISE.to_vec(), start(), package, rest].concat();
-    sights(&bytes).1.unwrap();
-}
-
-#[test]
-fn what_cannot_be_is_said_with_its_place() {
-    let after_start = |bytes: &[u8]| [&head(Some("m"))[..], &start(), bytes].concat();
-    let at = after_start(&[]).len() as u64;
-    let part = |content: &[u8]| after_start(&[&[2, 0, 0, 0, 2], content].concat());
-    for (bytes, offset, reason) in [
-        (b"GET / HTTP/1.1\r\n".to_vec(), 0, "how a QEMU stream begins"),
-        (after_start(&[9]), at, "element"),
-        (after_start(&[2, 0, 0, 0, 9]), at, "without having begun"),
-        (part(&word(0, 0x28)), at + 5, "none was named"),
-        (part(&[word(0, 8), name("nope")].concat()), at + 13, "not listed"),
-        (part(&word(0, 0x3)), at + 5, "flags 0x003"),
-        (part(&[word(0, 0x100), name("pc.ram"), vec![0xff; 4]].concat()), at + 5, "bytes; at most"),
-        (part(&[word(0, 0x10), vec![0; 5]].concat()), at + 13, "footer"),
-        (after_start(&[3, 0, 0]), at + 3, "ends here"),
-    ] {
-        match sights(&bytes).1.unwrap_err() {
-            Error::Stream { offset: found, reason: text } => {
-                assert!(text.contains(reason), "{reason}: {text}");
-                assert_eq!(found, offset, "{text}");
-            }
-            other => panic!("{other}"),
-        }
-    }
-}
-
-#[test]
-fn packets_count_their_pages_and_no_stale_payload() {
-    let bytes = [
-        channel(3),
-        packet(0, 8192, &[0x1000, 0x3000], &[0x2000]),
-        packet(3, 100, &[0x5000], &[]),
-        // QEMU before 9.0 leaves the size of the packet before in one that has no pages.
-        packet(1, 524_288, &[], &[]),
-        packet(0, 0, &[], &[0x1000]),
-    ]
-    .concat();
-    let mut seen = Vec::new();
-    let mut see = |packet: Packet<'_>| {
-        seen.push(match packet {
-            Packet::Number(number) => format!("number {number}"),
-            Packet::Pages { block, span, kinds, bytes } => {
-                let text = String::from_utf8_lossy(block);
-                format!(
-                    "{text} {:x}-{:x} {}/{}/{} {bytes}",
-                    span.0, span.1, kinds.raw, kinds.zero, kinds.compressed
-                )
-            }
-            Packet::Sync => "sync".into(),
-        });
-        Ok(())
-    };
-    follow(&mut Intake::new(&bytes[..]), &mut see).unwrap();
-    let expected = [
-        "number 3",
-        "pc.ram 1000-3000 2/1/0 9536",
-        "pc.ram 5000-5000 0/0/1 1444",
-        "sync",
-        "sync",
-        "pc.ram 1000-1000 0/1/0 1344",
-    ];
-    assert_eq!(seen, expected);
-    for cut in [10, 70, 1000, bytes.len() - 1] {
-        let ended = follow(&mut Intake::new(&bytes[..cut]), &mut |_| Ok(()));
-        assert!(matches!(ended, Err(Error::Stream { .. })), "{cut}");
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_bytes_panic(bytes: Vec<u8>) {
-        let _ = sights(&bytes);
-        let _ = follow(&mut Intake::new(&bytes[..]), &mut |_| Ok(()));
-    }
-
-    #[test]
-    fn a_changed_stream_does_not_panic(at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
-        let mut bytes = stream(&[RETURN_PATH]);
-        let length = bytes.len();
-        bytes[at.index(length)] = byte;
-        bytes.truncate(cut.index(length));
-        let (seen, ended) = sights(&bytes);
-        // Cut short, it is not complete.
-        prop_assert!(ended.is_err(), "{seen:?}");
-    }
 }
 
 /// Receives with `options` while `source` talks on its own thread; what was received, and what the source says.
@@ -300,10 +151,11 @@ fn a_source_is_answered_and_told_the_end() {
     let sections: Vec<(SectionKind, &str)> =
         reception.sections.iter().map(|section| (section.kind, section.name.as_str())).collect();
     let (start, part, end) = (SectionKind::Start, SectionKind::Part, SectionKind::End);
-    assert_eq!(sections, [(start, "ram"), (part, "ram"), (end, "ram"), (SectionKind::Full, "device state")]);
+    assert_eq!(sections, [(start, "ram"), (part, "ram"), (end, "ram"), (SectionKind::Full, "timer")]);
     let whole: u64 = reception.sections.iter().map(|section| section.bytes).sum();
     let before = head(Some("pc-i440fx-7.2")).len() + RETURN_PATH.len() + PING.len();
-    assert_eq!(whole + before as u64, bytes.len() as u64);
+    let after = [&[0, 6, 0, 0, 0, 34][..], DESCRIPTION].concat().len();
+    assert_eq!(whole + (before + after) as u64, bytes.len() as u64);
     assert!(reception.stopped.unwrap() <= reception.complete.unwrap());
     let timeline: u64 = reception.timeline.iter().map(|step| step.bytes).sum();
     assert_eq!(timeline, reception.bytes);
@@ -319,6 +171,31 @@ fn the_word_for_switchover_goes_to_those_who_know_it() {
         let (_, heard) = exchange(&options, |to| send(to, &bytes));
         let acks = heard.iter().filter(|reply| **reply == Reply::SwitchoverAck).count();
         assert_eq!(acks, expected, "{machine}");
+    }
+}
+
+#[test]
+fn a_source_without_a_description_is_told_the_end_too() {
+    let without_footer = |kind: u8, content: &[u8], device: Option<&str>| {
+        let whole = section(kind, 2, device, content);
+        whole[..whole.len() - 5].to_vec()
+    };
+    let pages = [zero(0, Some("pc.ram")), word(0, 0x10)].concat();
+    let old = [
+        head(None),
+        RETURN_PATH.to_vec(),
+        without_footer(1, &list(), Some("ram")),
+        without_footer(3, &pages, None),
+        vec![0],
+    ];
+    let package = [&[8, 0, 7, 0, 4, 0, 0, 0, 5][..], &[8, 0, 5, 0, 0]].concat();
+    let end = section(3, 2, None, &pages);
+    let post_copy =
+        [head(Some("x")), RETURN_PATH.to_vec(), ADVISE.to_vec(), start(), package, end, vec![0]].concat();
+    for bytes in [old.concat(), post_copy] {
+        let (reception, heard) = exchange(&ReceiverOptions::default(), |to| send(to, &bytes));
+        assert_eq!((reception.outcome, reception.reason.as_str()), (Outcome::Accepted, ""));
+        assert_eq!(heard, [Reply::Shut { error: 0 }]);
     }
 }
 
@@ -368,8 +245,9 @@ fn sources_that_are_lost_or_none_are_failures_with_a_reason() {
 fn the_end_waits_for_every_channel() {
     let folder = std::env::temp_dir().join(format!("switchover-receiver-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
-    let keep = folder.join("kept");
-    let options = ReceiverOptions { keep: Some(keep.clone()), ..ReceiverOptions::default() };
+    let (keep, log) = (folder.join("kept"), folder.join("log"));
+    let options =
+        ReceiverOptions { keep: Some(keep.clone()), log: Some(log.clone()), ..ReceiverOptions::default() };
     let main = stream(&[RETURN_PATH]);
     // As many points as the main channel has ends of pages: three.
     let sync = || packet(1, 0, &[], &[]);
@@ -393,7 +271,37 @@ fn the_end_waits_for_every_channel() {
     assert_eq!(reception.passes[0].pages.raw + reception.passes[1].pages.raw, 3 + 2);
     assert_eq!(std::fs::read(&keep).unwrap(), main);
     assert_eq!(std::fs::read(folder.join("kept.1")).unwrap(), [pages, last].concat());
+    for path in [&keep, &folder.join("kept.1")] {
+        let times = std::fs::read(times::path_of(path)).unwrap();
+        let last = String::from_utf8(times).unwrap().lines().last().unwrap().to_owned();
+        let length = std::fs::metadata(path).unwrap().len().to_string();
+        assert_eq!(last.split(' ').next(), Some(&length[..]));
+    }
+    let mut found = rows(&std::fs::read(&log).unwrap());
+    found.sort_unstable();
+    // Block, first page, pages, kind, pass, whether it came before.
+    let (raw, zero, xbzrle) = (0, 1, 2);
+    let main = [(0, 0, 1, raw), (0, 1, 1, zero), (1, 1, 1, raw), (0, 1, 1, xbzrle), (0, 2, 1, raw)];
+    let found_kinds: Vec<_> = found.iter().map(|row| (row.0, row.1, row.2, row.3)).collect();
+    let mut expected = [&main[..], &[(0, 0, 1, raw), (0, 0, 1, raw)]].concat();
+    expected.sort_unstable();
+    assert_eq!(found_kinds, expected);
+    assert_eq!(found.iter().filter(|row| row.5 == 1).count(), 3, "{found:?}");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Rows of a page log: block, first page, pages, kind, pass, whether they came before.
+fn rows(log: &[u8]) -> Vec<(u32, u64, u32, u8, u32, u8)> {
+    let head = log.iter().position(|byte| *byte == b'\n').unwrap();
+    let text = std::str::from_utf8(&log[..head]).unwrap();
+    assert!(text.contains(LOG_MAGIC) && text.contains("pc.rom"), "{text}");
+    let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+    let row = |row: &[u8]| {
+        let first = u64::from_le_bytes(row[8..16].try_into().unwrap());
+        (number(&row[16..20]), first, number(&row[24..28]), row[28], number(&row[20..24]), row[29])
+    };
+    assert_eq!((log.len() - head - 1) % LOG_ROW, 0);
+    log[head + 1..].chunks(LOG_ROW).map(row).collect()
 }
 
 #[test]

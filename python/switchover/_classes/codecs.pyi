@@ -43,7 +43,7 @@ class Zstd(Codec):
 
 class Delta(Codec):
     """The XOR of a page with the version the destination has, mostly zeros, compressed by another codec. Without a
-    base the page itself is compressed.
+    base the page itself is compressed. The differences of a batch are compressed together.
 
     Args:
         inner: What compresses: zstd or lz4. Default zstd.

@@ -12,10 +12,12 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
+from .codecs import codecs
 from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .parts import listings
+from .qemu import qemu
 from .receive import receive
 from .record import record
 from .run import run
@@ -34,7 +36,21 @@ def group() -> None:
     """Experiments with live migration: real memory, real workloads, any policy."""
 
 
-for command in (run, receive, record, simulate, tune, compare, trace, stream, demo, doctor, *listings):
+for command in (
+    run,
+    receive,
+    qemu,
+    record,
+    trace,
+    simulate,
+    tune,
+    compare,
+    stream,
+    codecs,
+    demo,
+    doctor,
+    *listings,
+):
     group.add_command(command)
 
 

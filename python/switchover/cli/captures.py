@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 import switchover as sw
-from switchover.units import format_size
+from switchover.units import format_size, format_time
 
 from . import show
 
@@ -97,9 +97,23 @@ def facts(capture: sw.stream.Capture) -> list[str]:
         )
         copies = found["duplicate_share"]
         lines.append(text + (f"; of the raw ones {copies:.0%} copy another." if copies is not None else "."))
+    lines += spent(capture)
     if found["trailing_bytes"]:
         lines.append(f"{found['trailing_bytes']} bytes follow the end.")
     return lines
+
+
+def spent(capture: sw.stream.Capture) -> list[str]:
+    """Where the time went, if a receiver noted it."""
+    if capture.seconds is None or not capture.passes or not all(each.times for each in capture.passes):
+        return []
+    starts = [each.times[0] for each in capture.passes if each.times] + [capture.seconds]
+    live = sum(b - a for each, a, b in zip(capture.passes, starts, starts[1:], strict=False) if each.kind == "live")
+    rest = capture.seconds - starts[0] - live
+    return [
+        f"It took {format_time(capture.seconds)}: {format_time(starts[0])} before the first page, "
+        f"{format_time(live)} while the guest ran at the source, {format_time(rest)} after."
+    ]
 
 
 def wrappings(found: dict[str, Any]) -> set[str]:
@@ -131,13 +145,16 @@ def of_blocks(capture: sw.stream.Capture) -> Table:
 
 def of_passes(capture: sw.stream.Capture) -> Table:
     """The passes, those in the middle left out where they are many."""
-    table = new_table("pass (inferred)", "from byte", *COLUMNS)
     passes = list(enumerate(capture.passes))
+    timed = ("begins", "lasts") if any(each.times for each in capture.passes) else ()
+    table = new_table("pass (inferred)", "from byte", *timed, *COLUMNS)
     shown = passes if len(passes) <= MOST_PASSES else passes[: MOST_PASSES // 2] + passes[-MOST_PASSES // 2 :]
     for before, (number, each) in zip([None, *(n for n, _ in shown)], shown, strict=False):
         if before is not None and number > before + 1:
-            table.add_row(f"... {number - before - 1} more", *[""] * (len(COLUMNS) + 1))
-        table.add_row(f"{number} {each.kind}", str(each.offset), *counts(each.counts))
+            table.add_row(f"... {number - before - 1} more", *[""] * (len(COLUMNS) + len(timed) + 1))
+        start, end = each.times or (0.0, 0.0)
+        times = (format_time(start), format_time(end - start)) if timed else ()
+        table.add_row(f"{number} {each.kind}", str(each.offset), *times, *counts(each.counts))
     return table
 
 
@@ -222,15 +239,17 @@ def validate(files: tuple[str, ...], *, as_json: bool) -> int:
 
 @click.command()
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The smaller stream.")
+@click.option("--mapped-ram", is_flag=True, help="A mapped-ram file with holes, for QEMU 9.0 and later.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @on_files
-def squash(files: tuple[str, ...], *, output: str, as_json: bool) -> None:
+def squash(files: tuple[str, ...], *, output: str, mapped_ram: bool, as_json: bool) -> None:
     """Write a smaller stream with the final content only.
 
-    A QEMU of the same machine type loads it: `-incoming "exec:cat FILE"`.
+    A QEMU of the same machine type loads it: `-incoming "exec:cat FILE"`; a mapped-ram file from `file:FILE`, with the
+    capability mapped-ram.
     """
     capture = sw.stream.open(files)
-    before, after = capture.summary["bytes"], capture.squash(output)
+    before, after = capture.summary["bytes"], capture.squash(output, mapped_ram=mapped_ram)
     if as_json:
         click.echo(json.dumps({"file": output, "bytes": after, "bytes_before": before}))
     else:

@@ -1,4 +1,4 @@
-"""``switchover policies | workloads | codecs | trackers | strategies``: what there is, with knobs."""
+"""``switchover policies | workloads | trackers | strategies``: what there is, with knobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ KINDS = {
     "policies": "When to switch over, throttle, give up.",
     "strategies": "How memory moves.",
     "prepaging": "Orders in which post-copy pushes pages.",
-    "codecs": "How pages are encoded.",
     "trackers": "How writes are found.",
 }
 

@@ -1,4 +1,4 @@
-"""``switchover record``: what a running process writes, as a trace."""
+"""``switchover record``: what a running process writes, or a guest wrote while it was migrated, as a trace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--pid", type=int, required=True, help="The process: any that runs, a QEMU with its guest too.")
+@click.option("--pid", type=int, help="The process: any that runs, a QEMU with its guest too.")
+@click.option(
+    "--stream",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Or a captured QEMU stream, once for each of its files, or a receiver's page log.",
+)
+@click.option("--bandwidth", default="1Gbit/s", show_default=True, help="Of a stream of which nobody noted the times.")
 @click.option("--interval", default="100ms", show_default=True, help="How often written pages are looked for.")
 @click.option("--duration", default="30s", show_default=True, help="For how long; Ctrl-C ends it early.")
 @click.option("--samples", default=64, show_default=True, help="Pages of an interval whose content is looked at.")
@@ -27,10 +35,17 @@ if TYPE_CHECKING:
     "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The trace's file (Parquet)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def record(*, pid: int, interval: str, duration: str, samples: int, output: Path, as_json: bool) -> int:
-    """Record which pages a running process writes, without its taking part."""
+def record(
+    *, pid: int | None, stream: tuple[str, ...], bandwidth: str, interval: str, duration: str, samples: int,
+    output: Path, as_json: bool,
+) -> int:  # fmt: skip
+    """Record which pages a running process writes, without its taking part; or those of a migration's stream."""
+    if (pid is None) == (not stream):
+        raise sw.UsageError("give --pid for a process or --stream for a captured migration, one of them")
     if not output.absolute().parent.is_dir():
         raise sw.UsageError(f"{output}: its folder does not exist")
+    if stream:
+        return take(stream, bandwidth, interval, output, as_json)
     trace = sw.Trace.record(pid, duration=duration, interval=interval, samples=samples, on_progress=progress(as_json))
     trace.save(output)
     cost = json.loads(trace.metadata["cost"])
@@ -40,6 +55,18 @@ def record(*, pid: int, interval: str, duration: str, samples: int, output: Path
     clear()
     click.echo(f"{output}: {describe(trace)}; {trace.metadata['ended']}")
     click.echo(cost_line(trace))
+    return 0
+
+
+def take(files: tuple[str, ...], bandwidth: str, interval: str, output: Path, as_json: bool) -> int:
+    """Writes the trace of a stream."""
+    source = files[0] if len(files) == 1 else files
+    trace = sw.Trace.from_stream(source, interval=interval, bandwidth=bandwidth)
+    trace.save(output)
+    if as_json:
+        click.echo(json.dumps(summary(trace) | {"file": str(output), "metadata": trace.metadata}))
+    else:
+        click.echo(f"{output}: {describe(trace)}; times {trace.metadata['times']}")
     return 0
 
 

@@ -34,6 +34,7 @@ def stream() -> None:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False), help="Keep the bytes here; other channels in FILE.1, ..."
 )
+@click.option("--log", type=click.Path(dir_okay=False), help="Note here which pages came when, not what is in them.")
 @click.option("--discard", is_flag=True, help="Measure the bytes and forget them (the default without -o).")
 @click.option("--accept/--drop", "accept", default=True, help="Let the source complete, or go on running its guest.")
 @click.option("--for", "limit", metavar="TIME", help="Drop the migration after that time.")
@@ -41,8 +42,8 @@ def stream() -> None:
 @click.option("--switchover-ack", is_flag=True, help="The source has this capability.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def receive(
-    *, listen: str, output: str | None, discard: bool, accept: bool, limit: str | None, timeout: str | None,
-    switchover_ack: bool, as_json: bool,
+    *, listen: str, output: str | None, log: str | None, discard: bool, accept: bool, limit: str | None,
+    timeout: str | None, switchover_ack: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Be the destination of a real QEMU source, and note what comes and when.
 
@@ -57,7 +58,7 @@ def receive(
         click.echo(f"listening on {receiver.endpoint}", err=True)
         with progress(receiver):
             reception = receiver.receive(
-                output, ending="accept" if accept else "drop", limit=limit, timeout=timeout,
+                output, log=log, ending="accept" if accept else "drop", limit=limit, timeout=timeout,
                 switchover_ack=switchover_ack,
             )  # fmt: skip
     if as_json:

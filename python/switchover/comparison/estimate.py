@@ -26,7 +26,8 @@ class Estimate:
     """A median, or another statistic, and its interval.
 
     Attributes:
-        median: Of the runs, or the statistic; infinite where half of them did not complete, not a number where nothing is known.
+        median: Of the runs, or the statistic; infinite where half of them did not complete, not a number where nothing
+            is known.
         low: The interval's lower end; minus infinity with fewer than five runs.
         high: Its upper end.
         runs: How many went into it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
+from switchover import units
 from switchover.comparison.metric import METRICS
 from switchover.html.chart import Chart, bars
 from switchover.html.document import Document, Grid, Section
@@ -51,6 +52,8 @@ def _recommendation(tuning: Tuning) -> Section:
 
 def _value(tuning: Tuning, name: str, value: Any) -> str:
     kind, _, knob = name.partition(".")
+    if kind == "link":
+        return units.format_rate(value) if knob == "bandwidth" else units.format_time(value)
     part = getattr(tuning.recommended.plan, kind)
     known = {one.name: one for one in getattr(part, "knobs", ())}
     return known[knob].show(value) if knob in known else str(value)

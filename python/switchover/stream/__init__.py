@@ -20,16 +20,19 @@ A receiver is a destination for a real source:
 
 from switchover.stream import events
 from switchover.stream.capture import PAGE_ROW, Block, Capture, Counts, Device, Problem, open_capture
+from switchover.stream.page_log import LOG_ROW, PageLog, read_log
 from switchover.stream.receiver import Receiver, receive
 from switchover.stream.reception import Channel, Pages, Pass, Reception, Section
 
 __all__ = [
+    "LOG_ROW",
     "PAGE_ROW",
     "Block",
     "Capture",
     "Channel",
     "Counts",
     "Device",
+    "PageLog",
     "Pages",
     "Pass",
     "Problem",
@@ -38,6 +41,7 @@ __all__ = [
     "Section",
     "events",
     "open",
+    "read_log",
     "receive",
 ]
 

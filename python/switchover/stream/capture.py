@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PAGE_ROW = np.dtype(
     [
+        ("seconds", "<f8"),
         ("offset", "<u8"),
         ("page", "<u8"),
         ("block", "<u4"),
@@ -34,7 +35,8 @@ PAGE_ROW = np.dtype(
         ("sent_again", "?"),
     ]
 )
-"""A row of `Capture.pages`: position in the channel, number of the page in its block, number of the block in
+"""A row of `Capture.pages`: seconds since the first connection by which it had come (not a number where no receiver
+noted that), position in the channel, number of the page in its block, number of the block in
 `Capture.blocks`, number of the pass in `Capture.passes`, bytes in the stream, channel, kind (0 raw, 1 zero, 2 xbzrle,
 3 compressed), and whether the page had been sent before."""
 
@@ -81,6 +83,7 @@ class Pass:
         kind: `live` (the guest ran at the source), `final` (it had stopped) or `post-copy`.
         channel: Where its first page is.
         offset: Position of its first page in that channel.
+        times: When its first and its last page came, in seconds since the first connection, where a receiver noted it.
         counts: All pages of it.
         blocks: The same by RAM block.
     """
@@ -88,6 +91,7 @@ class Pass:
     kind: str
     channel: int
     offset: int
+    times: tuple[float, float] | None
     counts: Counts
     blocks: dict[str, Counts]
 
@@ -127,7 +131,8 @@ def open_capture(*paths: Paths) -> Capture:
     """Opens a capture.
 
     Args:
-        paths: The files of one migration, in any order, or a folder of them.
+        paths: The files of one migration, in any order, or a folder of them; `-` is the standard input, which can be
+            looked at once.
 
     Raises:
         UsageError: A file is missing, or there is not exactly one main channel.
@@ -147,8 +152,9 @@ class Capture:
         if not flat:
             raise UsageError("no file: give the files of a migration, or a folder of them")
         self.paths = flat
-        # Files that cannot be a capture are refused here rather than at the first look.
-        _native.StreamLines(flat, json=True, each_page=False)
+        # Files that cannot be a capture are refused here rather than at the first look; a pipe allows one look only.
+        if not any(path == "-" or Path(path).is_fifo() for path in flat):
+            _native.StreamLines(flat, json=True, each_page=False)
         self._images: dict[str, NDArray[np.uint8]] | None = None
 
     @cached_property
@@ -195,6 +201,7 @@ class Capture:
                 each["kind"],
                 each["channel"],
                 each["offset"],
+                tuple(each["times"]) if each["times"] else None,
                 counts(each["counts"]),
                 {name: counts(of) for name, of in each["blocks"].items()},
             )
@@ -234,6 +241,12 @@ class Capture:
         for rows in _native.StreamPages(self.paths):
             yield np.frombuffer(rows, dtype=PAGE_ROW)
 
+    @property
+    def seconds(self) -> float | None:
+        """From the first connection to the last byte, where a receiver noted it."""
+        found: float | None = self.summary["seconds"]
+        return found
+
     def extract(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
         """Writes each RAM block into a file of `folder`, named after it.
 
@@ -261,14 +274,20 @@ class Capture:
         written: dict[str, Any] = json.loads(_native.stream_core(self.paths, os.fspath(file), given))
         return written
 
-    def squash(self, file: str | os.PathLike[str]) -> int:
+    def squash(self, file: str | os.PathLike[str], *, mapped_ram: bool = False) -> int:
         """Writes a smaller stream with the final content only, which a QEMU of the same machine type loads.
 
+        Args:
+            file: Its path.
+            mapped_ram: Write a mapped-ram file, with holes for zero pages: QEMU 9.0 and later loads it with that
+                capability set.
+
         Returns:
-            Its bytes.
+            Its bytes, holes included.
         """
-        with tempfile.TemporaryDirectory(prefix="switchover-") as folder:
-            return _native.stream_squash(self.paths, os.fspath(file), folder)
+        # Beside the file there is room for it.
+        with tempfile.TemporaryDirectory(prefix=".switchover-", dir=Path(file).absolute().parent) as folder:
+            return _native.stream_squash(self.paths, os.fspath(file), folder, mapped_ram)
 
     def diff(self, other: Capture) -> dict[str, Any]:
         """What differs from another capture.

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    Ending = Literal["accept", "drop"]
+    Ending = Literal["accept", "drop", "hold"]
 
-ENDINGS = ("accept", "drop")
+ENDINGS = ("accept", "drop", "hold")
 
 
 class Receiver:
@@ -43,6 +43,7 @@ class Receiver:
         self,
         output: str | Path | None = None,
         *,
+        log: str | Path | None = None,
         ending: Ending = "accept",
         limit: units.Time | None = None,
         timeout: units.Time | None = None,
@@ -53,10 +54,15 @@ class Receiver:
 
         Args:
             output: A file to keep the main channel's bytes in; those of other channels go to files with .1, .2, ...
-                after its name. Without it the bytes are measured and forgotten.
+                after its name, and what came when to files with .times after theirs. Without it the bytes are measured
+                and forgotten.
+            log: A file for the page log, with or without `output`: which pages came when, without their contents.
+                `Trace.from_stream` makes a dirty trace of it. Urgent pages of a post-copy are not in it.
             ending: "accept": the source completes, and its guest has left it. "drop": the source loses the link when
                 it has stopped its guest to switch over, and goes on running it. That takes the capability
-                `return-path` at the source, and no `postcopy-ram`: others are dropped at their first bytes.
+                `return-path` at the source, and no `postcopy-ram`: others are dropped at their first bytes. "hold": a
+                source with the capability `switchover-ack` is never told that it may switch over, so that its guest is
+                not even stopped; others are dropped as with "drop".
             limit: After that time the migration is dropped, whatever `ending` says.
             timeout: How long to wait for a source; `None` waits for ever.
             stall: How long the source may be silent; `None`: for ever.
@@ -68,10 +74,10 @@ class Receiver:
         """
         if ending not in ENDINGS:
             raise UsageError(f"an ending is one of {', '.join(ENDINGS)}, not {ending!r}")
-        path = None if output is None else Path(output)
+        keep, pages = (None if path is None else Path(path) for path in (output, log))
         times = {"limit": limit, "timeout": timeout, "stall": stall}
         limits = {name: None if value is None else units.parse_time(value, name) for name, value in times.items()}
-        text = self._native.receive(path, ending == "accept", switchover_ack=switchover_ack, **limits)
+        text = self._native.receive(keep, pages, ending, switchover_ack=switchover_ack, **limits)
         return Reception(json.loads(text))
 
     def cancel(self) -> None:
@@ -95,6 +101,7 @@ def receive(
     listen: str,
     output: str | Path | None = None,
     *,
+    log: str | Path | None = None,
     ending: Ending = "accept",
     limit: units.Time | None = None,
     timeout: units.Time | None = None,
@@ -104,5 +111,11 @@ def receive(
     """Receives one migration at `listen`; see `Receiver.receive`."""
     with Receiver(listen) as receiver:
         return receiver.receive(
-            output, ending=ending, limit=limit, timeout=timeout, stall=stall, switchover_ack=switchover_ack
+            output,
+            log=log,
+            ending=ending,
+            limit=limit,
+            timeout=timeout,
+            stall=stall,
+            switchover_ack=switchover_ack,
         )

@@ -125,6 +125,11 @@ class Reception:
         """Connections, in the order in which they were made."""
         return [Channel(**{**each, "path": each["path"] and Path(each["path"])}) for each in self.data["channels"]]
 
+    @property
+    def files(self) -> list[Path]:
+        """The files in which the channels' bytes are kept: `sw.stream.open(reception.files)`."""
+        return [channel.path for channel in self.channels if channel.path and channel.bytes]
+
     def to_json(self) -> str:
         """All of it, the throughput over time (`timeline`, one entry for each `step` seconds) included."""
         return json.dumps(self.data)

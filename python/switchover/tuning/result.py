@@ -96,7 +96,8 @@ class Tuning:
         """
         able = [one for one in self.candidates if one.feasible] or self._nearest()
         kept = [one for one, best in zip(able, pareto.front([one.scores for one in able]), strict=True) if best]
-        unlike = {json.dumps(one.values, sort_keys=True): one for one in reversed(kept)}
+        # Settings that come to the same are one point: the first that was tried stands for them.
+        unlike = {one.scores: one for one in reversed(kept)}
         return sorted(unlike.values(), key=lambda one: one.scores)
 
     def _nearest(self) -> list[Candidate]:

@@ -71,8 +71,11 @@ fn is_return_path(bytes: &[u8]) -> bool {
     }
 }
 
-/// A page's record that names its block.
+/// A page's record that names its block; or only the end of pages, as 7.x writes where none was asked for.
 fn is_urgent(bytes: &[u8]) -> bool {
+    if bytes == 0x10u64.to_be_bytes() {
+        return true;
+    }
     let [_, _, _, _, _, _, high, low, length, name @ ..] = bytes else { return false };
     let flags = u16::from_be_bytes([*high, *low]) & 0x3ff;
     let name = name.get(..usize::from(*length)).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::inject::{self, Failure, Job, Step};
+use super::inject::{self, Failure, Job, Step, Taken};
 use super::maps::{Mapping, Maps};
 use super::NAME;
 use crate::error::{Error, Result};
@@ -20,6 +20,9 @@ use crate::track::{uffd_async, uffd_check};
 pub(super) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// In an ELF file's fifth byte.
 const CLASS_32: u8 = 1;
+/// How often a process is tried that has nothing to make a system call with, and how long apart.
+const ATTEMPTS: usize = 50;
+const BETWEEN: Duration = Duration::from_millis(10);
 /// Code that is looked through for a [`SYSCALL`], in each mapping.
 const MOST_CODE: usize = 4 << 20;
 
@@ -44,8 +47,21 @@ pub(super) struct Attached {
     pub threads: usize,
 }
 
-/// Attaches to process `pid`: it is stopped for a moment, and goes on as it was.
+/// Attaches to process `pid`: it is stopped for a moment, and goes on as it was. One that is becoming another
+/// program is waited for.
 pub(super) fn attach(pid: i32) -> Result<Attached> {
+    for _ in 0..ATTEMPTS {
+        if let Some(attached) = attempt(pid)? {
+            return Ok(attached);
+        }
+        std::thread::sleep(BETWEEN);
+    }
+    Err(unavailable(format!("no code of process {pid} that makes a system call was found")))
+}
+
+/// One attempt; `None` where the process has no code to make a system call with, or has lost its memory since: in
+/// the middle of an exec it has neither the old program nor all of the new one.
+fn attempt(pid: i32) -> Result<Option<Attached>> {
     if cfg!(not(target_arch = "x86_64")) {
         return Err(unavailable("it is there for x86-64 only"));
     }
@@ -62,12 +78,15 @@ pub(super) fn attach(pid: i32) -> Result<Attached> {
         return Err(no_memory(pid));
     }
     is_64_bit(pid)?;
-    let gadget = gadget(pid, &mappings)?;
+    let Some(gadget) = gadget(pid, &mappings)? else { return Ok(None) };
     let job =
         Job { pidfd: pidfd.as_fd(), tasks: tasks.as_fd(), gadget, suspend_seccomp: status.seccomp != 0 };
     let taken = inject::take(&job).map_err(|failure| explain(pid, &status, failure))?;
     let uffd = Uffd::adopt(taken.uffd, uffd_async::FEATURES).map_err(unavailable)?;
-    Ok(Attached { pidfd, maps, pagemap, uffd, stopped: taken.stopped, threads: taken.threads })
+    // Mappings that are gone are those of a program before the one that was stopped.
+    let same = !maps.read().map_err(refused)?.is_empty();
+    let Taken { stopped, threads, .. } = taken;
+    Ok(same.then_some(Attached { pidfd, maps, pagemap, uffd, stopped, threads }))
 }
 
 fn pidfd(pid: i32) -> Result<OwnedFd> {
@@ -142,11 +161,11 @@ fn width(pid: i32) -> Error {
 }
 
 /// Where the process has a `syscall` instruction: the kernel's own code in it first, which all have.
-fn gadget(pid: i32, mappings: &[Mapping]) -> Result<u64> {
+fn gadget(pid: i32, mappings: &[Mapping]) -> Result<Option<u64>> {
     let memory = File::open(format!("/proc/{pid}/mem")).map_err(|e| refusal(pid, &e))?;
     let code = || mappings.iter().filter(|mapping| mapping.executable);
     let ordered = code().filter(|m| m.name == "[vdso]").chain(code().filter(|m| m.name != "[vdso]"));
-    let found = ordered.filter_map(|mapping| {
+    let mut found = ordered.filter_map(|mapping| {
         let length = (mapping.addresses.end - mapping.addresses.start) as usize;
         let mut bytes = vec![0; length.min(MOST_CODE)];
         memory.read_exact_at(&mut bytes, mapping.addresses.start).ok()?;
@@ -154,12 +173,11 @@ fn gadget(pid: i32, mappings: &[Mapping]) -> Result<u64> {
         // Eight bytes are compared before it is used.
         (at + size_of::<u64>() <= bytes.len()).then_some(mapping.addresses.start + at as u64)
     });
-    let none = || unavailable(format!("no code of process {pid} that makes a system call was found"));
-    { found }.next().ok_or_else(none)
+    Ok(found.next())
 }
 
 /// What to say when the system refuses access.
-fn refusal(pid: i32, error: &io::Error) -> Error {
+pub(super) fn refusal(pid: i32, error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => unavailable(permission(pid)),
         Some(libc::ENOENT | libc::ESRCH) => Error::usage(format!("there is no process {pid}")),

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::guest::PAGE;
 
 mod attach;
+mod glimpse;
 mod inject;
 mod maps;
 mod probe;
@@ -37,6 +38,7 @@ mod tests;
 use attach::{unavailable, Attached};
 use maps::{Mapping, Ranges};
 
+pub use glimpse::Glimpse;
 pub use probe::probe;
 
 /// What errors and metadata call this way of tracking.

@@ -3,10 +3,11 @@
 use std::sync::{Arc, PoisonError};
 
 use super::cut::Cut;
-use super::encoder::{Encoder, BATCH};
+use super::encoder::Encoder;
 use super::lane::{Counters, Lane};
 use super::Sending;
 use crate::bitmap::Run;
+use crate::codec::BATCH;
 use crate::error::{Error, Result};
 use crate::guest::GuestMemory;
 use crate::link::Stream;

@@ -5,6 +5,7 @@
 
 use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
 use std::sync::Arc;
+use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -12,15 +13,12 @@ use super::lane::{append, Counters, Job};
 use super::pipe::{Pace, Pipe};
 use super::Sending;
 use crate::bitmap::Run;
-use crate::codec::cache::{CacheStats, PageCache, SentPages};
-use crate::codec::{self, is_zero, Codec, Page};
+use crate::codec::cache::CacheStats;
+use crate::codec::{is_zero, Coder, Page, BATCH};
 use crate::error::Result;
 use crate::guest::{thread_seconds, GuestMemory, PAGE};
 use crate::report::CodingRound;
 use crate::wire::Encoding;
-
-/// Pages encoded together: enough to share context, few enough to stay in a core's cache.
-pub(super) const BATCH: usize = 64;
 
 /// Batches between the encoder and the link.
 const QUEUED: usize = 2;
@@ -42,10 +40,7 @@ pub(super) struct Outlet {
 
 /// Encodes the pages of a lane.
 pub(super) struct Encoder {
-    codec: Box<dyn Codec>,
-    cache: Option<PageCache>,
-    /// Whether the first pass over memory is worth keeping: it is where everything fits.
-    keeps_all: bool,
+    coder: Coder,
     find_zeros: bool,
     memory: Arc<GuestMemory>,
     counters: Arc<Counters>,
@@ -70,17 +65,13 @@ impl Encoder {
         lanes: usize,
     ) -> Result<Option<(Self, Outlet)>> {
         let Some(spec) = sending.codec() else { return Ok(None) };
-        let codec = codec::find(spec)?;
-        let budget = if codec.needs_base() { codec.cache() / lanes as u64 } else { 0 };
-        let cache = (budget > 0).then(|| PageCache::new(budget)).transpose()?;
         let share = memory.pages().div_ceil(lanes as u64) as usize + BATCH;
+        let coder = Coder::new(spec, lanes, share)?;
         let (pipe, (back, spare)) = (Arc::new(Pipe::default()), channel());
         let outlet = Outlet { pipe: Arc::clone(&pipe), spare: back };
-        counters.coding().cache_bytes += cache.as_ref().map_or(0, |cache| cache.bytes() as u64);
+        counters.coding().cache_bytes += coder.cache_bytes();
         let encoder = Self {
-            codec,
-            keeps_all: cache.as_ref().is_some_and(|cache| cache.capacity() >= share),
-            cache,
+            coder,
             find_zeros: sending.find_zeros,
             memory: Arc::clone(memory),
             counters: Arc::clone(counters),
@@ -112,7 +103,7 @@ impl Encoder {
                 Job::Pages(runs) => self.send(&runs, None, out),
                 Job::Copied(runs, contents) => self.send(&runs, Some(&contents), out),
                 Job::Learnt(learnt) => {
-                    self.codec.adopt(&learnt)?;
+                    self.coder.codec().adopt(&learnt)?;
                     out.send(Job::Learnt(learnt)).is_ok()
                 }
                 Job::Barrier(done) => {
@@ -142,7 +133,7 @@ impl Encoder {
 
     fn send_batch(&mut self, batch: &[u64], contents: Option<&[u8]>, out: &SyncSender<Job>) -> bool {
         let began = thread_seconds();
-        self.codec.told(self.pace.look(&self.pipe));
+        self.coder.codec().told(self.pace.look(&self.pipe, Instant::now()));
         if contents.is_none() && self.stands_aside(batch) {
             return out.send(self.as_it_is(batch)).is_ok();
         }
@@ -159,7 +150,7 @@ impl Encoder {
 
     fn stands_aside(&mut self, batch: &[u64]) -> bool {
         self.memory.read_page(batch[0], &mut self.pages[0]);
-        self.codec.stands_aside(&self.pages[0], batch.len())
+        self.coder.codec().stands_aside(&self.pages[0], batch.len())
     }
 
     /// A batch straight from memory. What the destination will have of it is not known here.
@@ -167,7 +158,7 @@ impl Encoder {
         let mut runs = Vec::new();
         for page in batch {
             append(&mut runs, *page);
-            self.cache.iter_mut().for_each(|cache| cache.forget(*page));
+            self.coder.forget(*page);
         }
         self.tally.raw_pages += batch.len() as u64;
         self.tally.raw_bytes += (batch.len() * PAGE) as u64;
@@ -189,9 +180,7 @@ impl Encoder {
                 continue;
             }
             append(&mut zeros, *page);
-            self.codec.pass(place);
-            // A version that is known without being kept.
-            self.cache.iter_mut().for_each(|cache| cache.forget(*page));
+            self.coder.pass_zero(*page);
         }
         self.tally.zero_pages += (batch.len() - self.numbers.len()) as u64;
         zeros
@@ -200,36 +189,17 @@ impl Encoder {
     /// Encodes what was gathered.
     fn encode(&mut self) -> Packet {
         let (numbers, pages) = (&self.numbers, &self.pages[..self.numbers.len()]);
-        if let Some(cache) = &mut self.cache {
-            for page in numbers {
-                cache.get(*page);
-            }
-        }
-        let cache = self.cache.as_ref();
-        let bases: Vec<Option<&Page>> = numbers.iter().map(|page| cache?.peek(*page)).collect();
         let mut data = self.spare.try_recv().unwrap_or_default();
         data.clear();
-        let raw_pages = self.codec.encode_batch(pages, &bases, &mut data) as u64;
+        let coded = self.coder.encode(numbers, pages, &mut data);
         let encoding = Encoding {
             runs: runs_of(numbers),
             hash: xxh3_64(pages.as_flattened()),
-            based: bases.iter().map(Option::is_some).collect(),
+            based: coded.based,
             bytes: data.len() as u64,
         };
-        self.keep();
-        self.note(raw_pages, data.len() as u64);
-        Packet { encoding, data, raw_pages }
-    }
-
-    /// Keeps what the destination will have.
-    fn keep(&mut self) {
-        let Some(cache) = &mut self.cache else { return };
-        if self.round == 0 && !self.keeps_all {
-            return;
-        }
-        for (page, bytes) in self.numbers.iter().zip(&self.pages) {
-            cache.put(*page, bytes);
-        }
+        self.note(coded.raw_pages, data.len() as u64);
+        Packet { encoding, data, raw_pages: coded.raw_pages }
     }
 
     fn note(&mut self, raw_pages: u64, bytes: u64) {
@@ -243,7 +213,7 @@ impl Encoder {
     /// Ages the cache, and tells what the round did.
     fn end_round(&mut self) {
         let (choices, cache) = &mut self.told;
-        let chosen = self.codec.choices();
+        let chosen = self.coder.codec().choices();
         for (index, (name, pages)) in chosen.iter().enumerate() {
             let before = choices.get(index).map_or(0, |(_, pages)| *pages);
             if *pages > before {
@@ -251,13 +221,11 @@ impl Encoder {
             }
         }
         *choices = chosen;
-        if let Some(sent) = &mut self.cache {
-            sent.next_round();
-            let stats = sent.stats();
-            self.tally.cache_hits = stats.hits - cache.hits;
-            self.tally.cache_misses = stats.misses - cache.misses;
-            *cache = stats;
-        }
+        let stats = self.coder.stats();
+        self.tally.cache_hits = stats.hits - cache.hits;
+        self.tally.cache_misses = stats.misses - cache.misses;
+        *cache = stats;
+        self.coder.next_round();
         self.counters.coding().add(self.round, &std::mem::take(&mut self.tally));
         self.round += 1;
     }

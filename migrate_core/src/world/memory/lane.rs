@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::encoder::{Encoder, Outlet, Packet};
 use crate::bitmap::Run;
 use crate::error::{Error, Result};
-use crate::guest::{GuestMemory, PAGE};
+use crate::guest::{thread_waits, GuestMemory, PAGE};
 use crate::link::Stream;
 use crate::report::Coding;
 use crate::wire::{Beat, Message, Milestone, Writer};
@@ -167,11 +167,12 @@ impl Worker {
     fn run(mut self, queue: &Receiver<Job>) -> Result<()> {
         for job in queue {
             let (before, began, queued) = (self.writer.sent(), Instant::now(), job.queued());
+            let waits = thread_waits();
             self.do_job(job)?;
             let sent = self.writer.sent() - before;
             self.counters.bytes.fetch_add(sent, Relaxed);
             if let Some(outlet) = self.outlet.as_ref().filter(|_| sent > 0) {
-                outlet.pipe.took(queued, sent, began.elapsed());
+                outlet.pipe.took(queued, sent, began..Instant::now(), thread_waits() > waits);
             }
         }
         Ok(())

@@ -1,0 +1,55 @@
+//! Shaped links between other programs.
+
+use std::sync::{Mutex, PoisonError};
+
+use migrate_core::link::{Endpoint, Forwarder as Core, LinkSpec};
+use pyo3::prelude::*;
+
+use crate::errors::{to_python, usage};
+use crate::fork::Owned;
+use crate::registry::parse;
+
+/// Listens, calls somebody else, and carries what they say over a shaped link.
+#[pyclass(frozen, module = "switchover._native")]
+pub struct Forwarder {
+    inner: Owned<Mutex<Option<Core>>>,
+}
+
+impl Forwarder {
+    fn with<T>(&self, ask: impl FnOnce(&Core) -> T) -> PyResult<T> {
+        let inner = self.inner.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.as_ref().map(ask).ok_or_else(|| usage("the link is closed"))
+    }
+}
+
+#[pymethods]
+impl Forwarder {
+    #[new]
+    fn new(py: Python<'_>, listen: &str, to: &str, link: &str) -> PyResult<Self> {
+        let spec: LinkSpec = parse(py, "link", link)?;
+        let endpoint = |text: &str| text.parse::<Endpoint>().map_err(|error| to_python(py, error));
+        let core =
+            Core::start(&endpoint(listen)?, endpoint(to)?, &spec).map_err(|error| to_python(py, error))?;
+        Ok(Self { inner: Owned::new(Mutex::new(Some(core))) })
+    }
+
+    #[getter]
+    fn endpoint(&self) -> PyResult<String> {
+        self.with(|core| core.endpoint().to_string())
+    }
+
+    #[getter]
+    fn carried(&self) -> PyResult<u64> {
+        self.with(Core::carried)
+    }
+
+    fn cut(&self) -> PyResult<()> {
+        self.with(Core::cut)
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let core = self.inner.get()?.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(core));
+        Ok(())
+    }
+}

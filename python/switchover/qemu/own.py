@@ -1,0 +1,194 @@
+"""A source and a destination of our own, over a shaped link, with our own guest: made, migrated once, and gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from switchover import _native, units
+from switchover.errors import SwitchoverError, UsageError
+from switchover.link import Link
+from switchover.qemu import guest
+from switchover.qemu.calls import run as run_to_its_end
+from switchover.qemu.heartbeat import Beats
+from switchover.qemu.migration import Migration
+from switchover.qemu.vm import Vm, found
+from switchover.workloads import registry as workloads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from switchover import policies
+    from switchover.decision import Decision
+    from switchover.qemu.features import Features
+    from switchover.report import Report
+    from switchover.round import Round
+
+# A KVM that works fills so much in far less.
+PROBE_SECONDS = 10.0
+
+
+class Links:
+    """Shaped links to where a destination listens: one for each address."""
+
+    def __init__(self, link: Link, folder: Path) -> None:
+        self.link, self._folder = link, folder
+        self.made: list[_native.Forwarder] = []
+
+    def __call__(self, uri: str) -> str:
+        """The address that leads to `uri` over the link."""
+        listen = f"unix:{self._folder / f'link{len(self.made)}'}"
+        self.made.append(_native.Forwarder(listen, uri, json.dumps(self.link.spec())))
+        return listen
+
+    def cut(self) -> None:
+        """Breaks all connections off, as a lost link does."""
+        for each in self.made:
+            each.cut()
+
+    def close(self) -> None:
+        """Ends them."""
+        for each in self.made:
+            each.close()
+
+
+class Pair:
+    """A source and a destination of our own; `migrate` moves the guest once.
+
+    Args:
+        workload: What the guest writes: a pattern of `switchover.workloads`.
+        memory: Of each VM.
+        link: What the migration goes over.
+        binary: Which QEMU; `destination_binary` where the destination's is another one.
+        destination_binary: The destination's.
+        accelerator: `tcg`, `kvm`, or `auto` for KVM where it works.
+        seed: Of what is random.
+        arguments: More for both command lines.
+    """
+
+    def __init__(
+        self,
+        workload: object = "uniform:rate=10MB/s",
+        memory: units.Size = "64MiB",
+        *,
+        link: Link | str | None = None,
+        binary: str | None = None,
+        destination_binary: str | None = None,
+        accelerator: str = "auto",
+        seed: int = 0,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.workload, self.link = workloads.of(workload), Link.of(link)
+        self._stack = contextlib.ExitStack()
+        self.accelerator = best(binary) if accelerator == "auto" else accelerator
+        more: dict[str, Any] = {"seed": seed, "accelerator": self.accelerator, "arguments": arguments}
+        try:
+            self.source = self._stack.enter_context(Vm(self.workload, memory, binary=binary, **more))
+            there = destination_binary or binary
+            self.destination = self._stack.enter_context(Vm(self.workload, memory, binary=there, incoming=True, **more))
+            self.links = Links(self.link, self.source.folder)
+            self._stack.callback(self.links.close)
+            self.source.wait_until_filled()
+            self.source.hang_up()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def migrate(
+        self,
+        strategy: object = "pre-copy",
+        policy: policies.Judge | str | None = None,
+        *,
+        features: Features | dict[str, Any] | str | None = None,
+        shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
+        warm_up: units.Time = "1s",
+        cool_down: units.Time = "500ms",
+        check: bool = True,
+        recover: bool = True,
+        on_round: Callable[[Round, Decision], object] | None = None,
+    ) -> Report:
+        """Moves the guest, which then checks its own data; the report says how it fared.
+
+        Raises:
+            VerificationError: The guest found a page damaged.
+        """
+        source, destination = self.source, self.destination
+        with Beats(source.beat, destination.beat) as beats:
+            time.sleep(units.parse_time(warm_up, "warm_up"))
+            migration = Migration(
+                source.monitor, f"unix:{destination.folder / 'stream'}", strategy, policy,
+                destination=destination.monitor, features=features, shadow=shadow, heartbeat=beats,
+                observer=(source.echo, destination.echo), recover=recover, through=self.links,
+            )  # fmt: skip
+            with migration:
+                began = time.monotonic()
+                run_to_its_end(migration, on_round)
+            ended = time.monotonic()
+            time.sleep(units.parse_time(cool_down, "cool_down"))
+            report = migration.report
+            report.data["guest_cost"] = cost(beats, began, ended)
+        report.data["link"] = self.link.spec() | {"uri": migration.uri}
+        report.data["guest"] |= {"workload": self.workload.spec()}
+        if check:
+            where = destination if report.outcome == "completed" else source
+            report.data["qemu"]["guest_check"] = where.check()
+            where.hang_up()
+        return report
+
+    def close(self) -> None:
+        """Ends both VMs."""
+        self._stack.close()
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def cost(beats: Beats, began: float, ended: float) -> dict[str, float | None]:
+    """How the guest fared, in pages that it wrote a second."""
+    there, here = beats.source.progress, beats.destination.progress
+    before = rate([each for each in there if each[0] < began])
+    during = rate([each for each in there if each[0] >= began])
+    slowdown = 1 - during / before if before and during is not None else None
+    return {
+        "before": before,
+        "during": during,
+        "after": rate([each for each in here if each[0] >= ended]),
+        "slowdown": slowdown,
+        "write_rate": None if before is None else before * guest.PAGE,
+    }
+
+
+def rate(progress: list[tuple[float, int]]) -> float | None:
+    """Pages a second between the first and the last of what was said."""
+    if len(progress) < 2:
+        return None
+    (first, count), (last, more) = progress[0], progress[-1]
+    return (more - count) / (last - first) if last > first else None
+
+
+@cache
+def best(binary: str | None = None) -> str:
+    """`kvm` where it runs our guest faster than `tcg` does; some machines have a /dev/kvm that only emulates."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    found(binary)
+    times = {}
+    for accelerator in ("kvm", "tcg"):
+        began = time.monotonic()
+        try:
+            with Vm("idle", "64MiB", binary=binary, accelerator=accelerator) as vm:
+                vm.wait_until_filled(PROBE_SECONDS)
+        except SwitchoverError:
+            continue
+        times[accelerator] = time.monotonic() - began
+    if not times:
+        raise UsageError("QEMU starts here neither with KVM nor without: see what it says when started by hand")
+    return min(times, key=lambda name: times[name])

@@ -1,0 +1,36 @@
+"""Rehearsals: the VM never moves, and is not stopped for a moment."""
+
+import pytest
+import switchover as sw
+from vms.pair import CALM, STORM, pair, runs, settings
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.mark.parametrize("workload", [CALM, STORM], ids=["an idle guest, which would converge at once", "a storm"])
+def test_the_vm_never_moves(qemu, workload):
+    with pair(qemu, workload) as (source, _):
+        before = settings(source)
+        if qemu.release == "7.2":
+            with pytest.raises(sw.UsageError, match="has no capability switchover-ack"):
+                sw.qemu.rehearse(source.monitor, "1s")
+            return
+        stops = []
+        with sw.qemu.Qmp(source.monitor) as qmp:
+            qmp.listen(lambda event: stops.append(event) if event.name == "STOP" else None)
+            found = sw.qemu.rehearse(qmp, "1500ms", bandwidth="24MB/s", shadow=["max-rounds:1"])
+            assert ask_status(qmp) == ("running", "cancelled")
+        assert stops == []
+        report = found.report
+        assert (report.outcome, report.blackout) == ("aborted", None)
+        assert report.total_time >= 1.5
+        assert "the rehearsal is over; the guest runs at the source" in report.reason
+        assert found.reception.bytes > 0
+        assert found.reception.stopped is None
+        assert any(event["event"] == "shadow" for event in report.events)
+        runs(source)
+        assert settings(source) == before
+
+
+def ask_status(qmp):
+    return qmp.execute("query-status")["status"], qmp.execute("query-migrate")["status"]
