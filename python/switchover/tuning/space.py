@@ -80,7 +80,7 @@ class Axis:
     def at(self, share: float) -> Any:
         """The value so far along.
 
-        >>> Axis("x", 0.1, 10.0, log=True).at(0.5), Axis("y", values=("a", "b")).at(1.0)
+        >>> round(Axis("x", 0.1, 10.0, log=True).at(0.5), 6), Axis("y", values=("a", "b")).at(1.0)
         (1.0, 'b')
         """
         if self.values:
