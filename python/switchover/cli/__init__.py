@@ -24,6 +24,7 @@ from .run import run
 from .simulate import simulate
 from .stream import stream
 from .trace import trace
+from .tune import tune
 
 NOT_COMPLETED = 1
 WRONG = 2
@@ -42,6 +43,7 @@ for command in (
     record,
     trace,
     simulate,
+    tune,
     compare,
     stream,
     codecs,
