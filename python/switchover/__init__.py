@@ -28,10 +28,12 @@ if TYPE_CHECKING:
         strategies,
         stream,
         trackers,
+        tuning,
         units,
         workloads,
     )
     from switchover.comparison import compare
+    from switchover.costs import Costs
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -50,9 +52,10 @@ if TYPE_CHECKING:
     from switchover.report import Report
     from switchover.round import Round
     from switchover.sample import Sample
-    from switchover.simulation import Costs, simulate, simulate_many
+    from switchover.simulation import simulate, simulate_many
     from switchover.strategies import Hybrid, PostCopy, PreCopy, StopAndCopy
     from switchover.trace import Trace
+    from switchover.tuning import tune
 
 __all__ = [
     "Costs",
@@ -94,6 +97,8 @@ __all__ = [
     "strategies",
     "stream",
     "trackers",
+    "tune",
+    "tuning",
     "units",
     "workloads",
 ]
@@ -101,6 +106,7 @@ __all__ = [
 # Where each name is: nothing is imported before it is asked for, so that a command starts at once.
 _HOMES = {
     "switchover.comparison": ("compare",),
+    "switchover.costs": ("Costs",),
     "switchover.decision": ("Decision", "Reason"),
     "switchover.errors": (*(name for name in __all__ if name.endswith("Error")), "TrackerUnavailable"),
     "switchover.guest": ("Guest", "Progress"),
@@ -110,9 +116,10 @@ _HOMES = {
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
     "switchover.sample": ("Sample",),
-    "switchover.simulation": ("Costs", "simulate", "simulate_many"),
+    "switchover.simulation": ("simulate", "simulate_many"),
     "switchover.strategies": ("Hybrid", "PostCopy", "PreCopy", "StopAndCopy"),
     "switchover.trace": ("Trace",),
+    "switchover.tuning": ("tune",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (
@@ -126,6 +133,7 @@ _MODULES = (
     "strategies",
     "stream",
     "trackers",
+    "tuning",
     "units",
     "workloads",
 )

@@ -12,6 +12,7 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
+from .calibrate import calibrate
 from .codecs import codecs
 from .compare import compare
 from .demo import demo
@@ -24,6 +25,7 @@ from .run import run
 from .simulate import simulate
 from .stream import stream
 from .trace import trace
+from .tune import tune
 
 NOT_COMPLETED = 1
 WRONG = 2
@@ -42,6 +44,8 @@ for command in (
     record,
     trace,
     simulate,
+    tune,
+    calibrate,
     compare,
     stream,
     codecs,

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import switchover as sw
+from switchover import html as pages
 
 from . import show
 
@@ -35,7 +36,13 @@ from . import show
     "--start", multiple=True, default=("0s",), show_default=True, help="Where in the trace; several are runs."
 )
 @click.option("--zero-share", default=0.0, show_default=True, help="Share of pages that are zero until written.")
+@click.option(
+    "--costs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What migrations cost beside sending: a file of `switchover calibrate`.",
+)
 @click.option("--longest", default="1h", show_default=True, help="Simulated time after which a run counts as failed.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the runs there as HTML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 def simulate(
     trace: Path,
@@ -45,20 +52,27 @@ def simulate(
     link: str,
     start: tuple[str, ...],
     zero_share: float,
+    costs: Path | None,
     longest: str,
+    html: Path | None,
     as_json: bool,
 ) -> int:
     """Simulate migrations of the guest that TRACE watched, under each policy and from each start."""
     guest, plan = sw.Trace.load(trace), sw.strategies.parse(strategy)
     runs = [(policy, at) for policy in policies for at in start]
-    reports = [
-        sw.simulate(guest, plan, sw.policies.parse(policy), link, start=at, zero_share=zero_share, longest=longest)
-        for policy, at in runs
-    ]
+    given = sw.Costs.of(costs)
+
+    def run(policy: str, at: str) -> sw.Report:
+        judge = sw.policies.parse(policy)
+        return sw.simulate(guest, plan, judge, link, start=at, costs=given, zero_share=zero_share, longest=longest)
+
+    reports = [run(policy, at) for policy, at in runs]
+    names = [policy if len(start) == 1 else f"{policy} from {at}" for policy, at in runs]
+    if html:
+        pages.Document(f"{trace.name}, {strategy} over {link}", list(map(pages.of_report, reports, names))).write(html)
     if as_json:
         click.echo(json.dumps([report.data for report in reports], indent=2))
     else:
-        names = [policy if len(start) == 1 else f"{policy} from {at}" for policy, at in runs]
         show.console().print(show.table(zip(names, reports, strict=True), title=f"{strategy} over {link}: {guest!r}"))
         for name, report in zip(names, reports, strict=True):
             if report.reason:
