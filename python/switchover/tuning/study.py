@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 BATCH = 32
 """Candidates that are proposed at once, and judged in one call."""
 
+MOST_TPE = 500
+"""Candidates up to which TPE, whose proposals cost more the more there are, is worth its time."""
+
 SAMPLERS = ("auto", "tpe", "nsga2", "gp", "cma", "random")
 
 
@@ -72,8 +75,8 @@ def tune(
         trials: Candidates.
         starts: Moments of each trace.
         test: Names of traces that are held out; by default every third.
-        sampler: `tpe`, `nsga2`, `gp`, `cma`, `random`; `auto` is TPE for one objective, NSGA-II for several. `gp` needs
-            PyTorch and `cma` the package cmaes, as Optuna says.
+        sampler: `tpe`, `nsga2`, `gp`, `cma`, `random`; `auto` is TPE for one objective and up to 500 candidates, else
+            NSGA-II. `gp` needs PyTorch and `cma` the package cmaes, as Optuna says.
         seed: Of the search.
         study: A journal file: a study that was ended, or killed, goes on where it was.
         executor: Any `concurrent.futures.Executor`; by default all cores of this process.
@@ -162,6 +165,8 @@ class _Search:
         """Proposes and judges until there are so many candidates."""
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         self._study = self._open(path, seed)
+        if sampler == "auto":
+            sampler = "tpe" if len(self.goals) == 1 and trials <= MOST_TPE else "nsga2"
         self._study.sampler = self._sampler(sampler, seed + self._done())
         start = self.space.start()
         if not self._study.trials and start is not None:
@@ -204,8 +209,6 @@ class _Search:
 
     def _sampler(self, name: str, seed: int) -> Any:
         samplers = self._optuna.samplers
-        if name == "auto":
-            name = "tpe" if len(self.goals) == 1 else "nsga2"
         if name not in SAMPLERS:
             raise UsageError(f"sampler must be one of {', '.join(SAMPLERS)}, not {name!r}")
         made = {
