@@ -5,6 +5,8 @@ import sys
 from importlib import util
 from pathlib import Path
 
+import switchover as sw
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -47,3 +49,25 @@ def test_the_page_shows_its_output():
     assert shown.startswith(example.HEAD)
     for name in example.plans(example.FULL):
         assert f"| {name} |" in shown
+
+
+def test_a_real_redis_under_eight_policies():
+    example = load("redis")
+    trace = sw.Trace.load(example.TRACE)
+    found = example.outcomes(trace)
+    assert len(found) == 8
+    done = [name for name, rows in found.items() if (rows["outcome"] == "completed").all()]
+    assert len(done) >= 4
+    # The page in the docs is what the command prints of the trace in the repository.
+    assert (ROOT / "docs" / "redis.md").read_text() == example.page(trace)
+
+
+def test_the_library_of_traces_is_whole_small_and_says_how_it_was_made():
+    folder = ROOT / "examples" / "traces"
+    files = sorted(folder.glob("*.parquet"))
+    assert [file.stem for file in files] == ["gcc", "idle-python", "numpy", "postgres", "redis", "stress-ng"]
+    assert sum(file.stat().st_size for file in files) < 2_000_000
+    for file in files:
+        trace = sw.Trace.load(file)
+        assert trace.intervals >= 10
+        assert f"record-library.py {file.stem}" in trace.metadata["how"]

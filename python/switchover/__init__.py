@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         workloads,
     )
     from switchover.comparison import compare
+    from switchover.costs import Costs
     from switchover.decision import Decision, Reason
     from switchover.errors import (
         LinkError,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from switchover.report import Report
     from switchover.round import Round
     from switchover.sample import Sample
-    from switchover.simulation import Costs, simulate, simulate_many
+    from switchover.simulation import simulate, simulate_many
     from switchover.strategies import Hybrid, PostCopy, PreCopy, StopAndCopy
     from switchover.trace import Trace
     from switchover.tuning import tune
@@ -105,6 +106,7 @@ __all__ = [
 # Where each name is: nothing is imported before it is asked for, so that a command starts at once.
 _HOMES = {
     "switchover.comparison": ("compare",),
+    "switchover.costs": ("Costs",),
     "switchover.decision": ("Decision", "Reason"),
     "switchover.errors": (*(name for name in __all__ if name.endswith("Error")), "TrackerUnavailable"),
     "switchover.guest": ("Guest", "Progress"),
@@ -114,7 +116,7 @@ _HOMES = {
     "switchover.report": ("Report",),
     "switchover.round": ("Round",),
     "switchover.sample": ("Sample",),
-    "switchover.simulation": ("Costs", "simulate", "simulate_many"),
+    "switchover.simulation": ("simulate", "simulate_many"),
     "switchover.strategies": ("Hybrid", "PostCopy", "PreCopy", "StopAndCopy"),
     "switchover.trace": ("Trace",),
     "switchover.tuning": ("tune",),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from switchover import _native, policies, strategies, units
+from switchover.costs import Costs
 from switchover.errors import PolicyError, SwitchoverError, UsageError
 from switchover.link import Link
 from switchover.migration import named
@@ -16,38 +16,11 @@ from switchover.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from switchover.trace import Trace
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a migration costs beside sending pages and the link's round trips; nothing by default.
-
-    Args:
-        setup: From the start to the first page: the destination's memory, arming the tracker.
-        scan_per_gib: Reading the dirty log of a GiB of memory.
-        round: Ending a round, the dirty log not counted.
-        stop: Stopping the vCPUs.
-        load: Sending, loading and acknowledging the execution state.
-        resume: From the word to run to the guest's first instruction.
-
-        >>> Costs(stop="2ms").stop
-        0.002
-    """
-
-    setup: units.Time = 0.0
-    scan_per_gib: units.Time = 0.0
-    round: units.Time = 0.0
-    stop: units.Time = 0.0
-    load: units.Time = 0.0
-    resume: units.Time = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            object.__setattr__(self, name, units.parse_time(value, f"Costs: {name}"))
 
 
 def simulate(
@@ -57,7 +30,7 @@ def simulate(
     link: Link | str = "1Gbit/s",
     *,
     start: units.Time = 0.0,
-    costs: Costs | None = None,
+    costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
     longest: units.Time = "24h",
@@ -75,7 +48,7 @@ def simulate(
         policy: Asked at each round's end, as in `migrate`.
         link: It must have a bandwidth. Its jitter counts with its mean.
         start: Where in the trace the migration starts.
-        costs: What a migration costs beside sending.
+        costs: What a migration costs beside sending, or the path of a file of `switchover calibrate`.
         zero_share: Share of the pages that are zero until the trace writes them.
         shadow: Policies that watch.
         longest: Simulated time after which a run that does not end is failed.
@@ -151,7 +124,7 @@ def _trial(
     policy: policies.Policy | str = "downtime-limit",
     link: Link | str = "1Gbit/s",
     start: units.Time = 0.0,
-    costs: Costs | None = None,
+    costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
     longest: units.Time = "24h",
 ) -> dict[str, Any]:
@@ -163,13 +136,13 @@ def _trial(
 
 
 def _scenario(
-    link: Link | str, start: units.Time, costs: Costs | None, zero_share: float, longest: units.Time
+    link: Link | str, start: units.Time, costs: Costs | str | Path | None, zero_share: float, longest: units.Time
 ) -> dict[str, Any]:
     if not 0 <= zero_share <= 1:
         raise UsageError(f"zero_share must be from 0 to 1, not {zero_share}")
     return {
         "link": Link.of(link).spec(),
-        "costs": asdict(costs or Costs()),
+        "costs": Costs.of(costs).spec(),
         "start": units.parse_time(start, "start"),
         "zero_share": zero_share,
         "longest": units.parse_time(longest, "longest"),

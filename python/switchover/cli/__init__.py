@@ -12,6 +12,7 @@ import click
 
 from switchover.errors import SwitchoverError, UsageError
 
+from .calibrate import calibrate
 from .codecs import codecs
 from .compare import compare
 from .demo import demo
@@ -44,6 +45,7 @@ for command in (
     trace,
     simulate,
     tune,
+    calibrate,
     compare,
     stream,
     codecs,

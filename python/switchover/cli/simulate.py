@@ -36,6 +36,11 @@ from . import show
     "--start", multiple=True, default=("0s",), show_default=True, help="Where in the trace; several are runs."
 )
 @click.option("--zero-share", default=0.0, show_default=True, help="Share of pages that are zero until written.")
+@click.option(
+    "--costs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What migrations cost beside sending: a file of `switchover calibrate`.",
+)
 @click.option("--longest", default="1h", show_default=True, help="Simulated time after which a run counts as failed.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the runs there as HTML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
@@ -47,6 +52,7 @@ def simulate(
     link: str,
     start: tuple[str, ...],
     zero_share: float,
+    costs: Path | None,
     longest: str,
     html: Path | None,
     as_json: bool,
@@ -54,10 +60,13 @@ def simulate(
     """Simulate migrations of the guest that TRACE watched, under each policy and from each start."""
     guest, plan = sw.Trace.load(trace), sw.strategies.parse(strategy)
     runs = [(policy, at) for policy in policies for at in start]
-    reports = [
-        sw.simulate(guest, plan, sw.policies.parse(policy), link, start=at, zero_share=zero_share, longest=longest)
-        for policy, at in runs
-    ]
+    given = sw.Costs.of(costs)
+
+    def run(policy: str, at: str) -> sw.Report:
+        judge = sw.policies.parse(policy)
+        return sw.simulate(guest, plan, judge, link, start=at, costs=given, zero_share=zero_share, longest=longest)
+
+    reports = [run(policy, at) for policy, at in runs]
     names = [policy if len(start) == 1 else f"{policy} from {at}" for policy, at in runs]
     if html:
         pages.Document(f"{trace.name}, {strategy} over {link}", list(map(pages.of_report, reports, names))).write(html)

@@ -111,7 +111,7 @@ struct Figures {
 impl Sim {
     /// A guest that writes as `replay` says.
     pub fn new(replay: Arc<Replay>, scenario: Scenario) -> Result<Self> {
-        let line = Line::new(&scenario.link)?;
+        let line = Line::new(&scenario.link, scenario.costs.buffer)?;
         scenario.costs.validate()?;
         if !(0.0..=1.0).contains(&scenario.zero_share) {
             return Err(Error::usage(format!("zero_share must be from 0 to 1, not {}", scenario.zero_share)));
@@ -137,6 +137,10 @@ impl Sim {
     /// The guest's memory.
     fn bytes(&self) -> u64 {
         self.pages * self.weight * PAGE as u64
+    }
+
+    fn gib(&self) -> f64 {
+        self.bytes() as f64 / (1u64 << 30) as f64
     }
 
     fn mark(&mut self, what: Happening) {
@@ -171,7 +175,8 @@ impl Sim {
 
     /// The state goes there and its acknowledgement comes back; then the word to run goes there.
     fn move_execution(&mut self) -> Result<()> {
-        self.pass(self.now + self.line.round_trip() + self.scenario.costs.load)?;
+        let carried = self.line.drained(self.now);
+        self.pass(carried + self.line.round_trip() + self.scenario.costs.load)?;
         self.mark(Happening::Acknowledged);
         self.pass(self.now + self.line.round_trip() / 2.0 + self.scenario.costs.resume)?;
         self.figures.blackout = self.paused_at.map(|paused| self.now - paused);
@@ -185,7 +190,8 @@ impl Sim {
         let pages = ahead.take_asked(asked);
         let bytes = pages * wire::pages_bytes(1, 1) * self.weight;
         self.count(Sent { bytes, pages, ..Sent::default() });
-        self.pass(self.line.sent_at(self.now, bytes, false))
+        let until = self.line.put(self.now, bytes, false);
+        self.pass(until)
     }
 
     /// What of `chunk` is sent, after its dirty bits have been seen to.
@@ -264,15 +270,15 @@ impl World for Sim {
     }
 
     fn begin(&mut self) -> Result<()> {
-        self.pass(self.scenario.costs.setup + self.line.round_trip())?;
+        let setup = self.scenario.costs.setup + self.scenario.costs.setup_per_gib * self.gib();
+        self.pass(setup + self.line.round_trip())?;
         self.dirty.clear_all();
         (self.figures.first_page, self.figures.last_page) = (self.now, self.now);
         Ok(())
     }
 
     fn sync(&mut self, clear: bool, dirty: &mut Bitmap) -> Result<()> {
-        let scan = self.scenario.costs.scan_per_gib * self.bytes() as f64 / (1u64 << 30) as f64;
-        self.pass(self.now + scan)?;
+        self.pass(self.now + self.scenario.costs.scan_per_gib * self.gib())?;
         dirty.union_with(&self.dirty);
         if clear {
             self.dirty.clear_all();
@@ -284,7 +290,7 @@ impl World for Sim {
         let runs = self.prepare(chunk, spilled);
         let sent = self.encode(&runs);
         self.sent.skipped_pages += (chunk.pages() - sent.pages) * self.weight;
-        let until = self.line.sent_at(self.now, sent.bytes, self.paused_at.is_none());
+        let until = self.line.put(self.now, sent.bytes, self.paused_at.is_none());
         self.count(sent);
         self.pass(until)
     }
@@ -329,9 +335,9 @@ impl World for Sim {
 
     fn push(&mut self, runs: &[Run], asked: &mut Vec<u64>) -> Result<()> {
         let sent = self.encode(runs);
-        let until = self.line.sent_at(self.now, sent.bytes, false);
+        let until = self.line.put(self.now, sent.bytes, false);
         self.count(sent);
-        let coming = until + self.line.round_trip() / 2.0;
+        let coming = self.line.drained(until) + self.line.round_trip() / 2.0;
         self.ahead.iter_mut().for_each(|ahead| ahead.push(runs, coming));
         self.pass(until)?;
         self.ahead.iter_mut().for_each(|ahead| ahead.arrive(runs));
@@ -344,7 +350,7 @@ impl World for Sim {
     }
 
     fn complete(&mut self) -> Result<()> {
-        self.pass(self.now + self.line.round_trip())?;
+        self.pass(self.line.drained(self.now) + self.line.round_trip())?;
         self.figures.last_page = self.now;
         self.figures.total = self.now;
         self.mark(Happening::Completed);
