@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from switchover import extra, policies, strategies, units
+from switchover.costs import Costs
 from switchover.errors import UsageError
 from switchover.link import Link
 from switchover.trace import Trace
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from switchover.simulation import Costs
 
 BATCH = 32
 """Candidates that are proposed at once, and judged in one call."""
@@ -51,7 +52,7 @@ def tune(
     seed: int = 0,
     study: str | PathLike[str] | None = None,
     executor: Executor | None = None,
-    costs: Costs | None = None,
+    costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
     longest: units.Time = "10min",
     sample: int = 1,
@@ -80,7 +81,7 @@ def tune(
         seed: Of the search.
         study: A journal file: a study that was ended, or killed, goes on where it was.
         executor: Any `concurrent.futures.Executor`; by default all cores of this process.
-        costs: What a migration costs beside sending.
+        costs: What a migration costs beside sending, or the path of a file of `switchover calibrate`.
         zero_share: Share of the pages that are zero until written.
         longest: Simulated time after which a run is failed.
         sample: Follow one page in so many.
@@ -100,7 +101,7 @@ def tune(
     promises = [Constraint.parse(text) for text in ([constraints] if isinstance(constraints, str) else constraints)]
     if not goals:
         raise UsageError("at least one objective is needed")
-    options = {"costs": costs, "zero_share": zero_share, "longest": units.parse_time(longest, "longest")}
+    options = {"costs": Costs.of(costs), "zero_share": zero_share, "longest": units.parse_time(longest, "longest")}
     train, held = split(traces_of(trace), test)
     starts = max(1, units.parse_count(starts, "starts"))
     searched = Space(space, plan)
