@@ -142,6 +142,17 @@ def test_promises_that_cannot_be_kept_are_told_of(trace):
     assert any("not kept" in text for text in found.warnings)
 
 
+def test_promises_steer_the_search_and_bind_the_choice(trace):
+    """The fastest candidates black out for too long: the search turns away from them, and none is recommended."""
+    found = sw.tune(
+        trace, {"policy.limit": "5ms..2s:log"}, "total_time", "blackout <= 15ms", LINK, trials=128, starts=2
+    )
+    assert found.recommended.feasible
+    assert found.recommended.met == (1.0,)
+    assert min(one.scores for one in found.candidates) < found.recommended.scores
+    assert np.mean([one.feasible for one in found.candidates[96:]]) > 0.5
+
+
 def test_overfitting_is_warned_of(trace):
     """More rounds help a guest with a hot spot, and are of no use to one that writes everywhere all the time."""
     wild = sw.Trace.generate("32MiB", sw.workloads.Uniform(rate="300MB/s"), duration="6s", seed=5)

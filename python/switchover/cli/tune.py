@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     "--study", type=click.Path(dir_okay=False, path_type=Path), help="Journal by which an ended search goes on."
 )
 @click.option("--zero-share", default=0.0, show_default=True, help="Share of pages that are zero until written.")
+@click.option("--costs", type=click.Path(exists=True, dir_okay=False), help="A file of `switchover calibrate`.")
 @click.option("--sample", default=1, show_default=True, type=click.IntRange(1), help="Follow one page in so many.")
 @click.option(
     "--confirm", default=0, type=click.IntRange(0), help="Run the recommendation so often in memory (5 or more)."
@@ -74,6 +75,7 @@ def tune(
     seed: int,
     study: Path | None,
     zero_share: float,
+    costs: str | None,
     sample: int,
     confirm: int,
     html: Path | None,
@@ -101,6 +103,7 @@ def tune(
         seed=seed,
         study=study,
         zero_share=zero_share,
+        costs=costs,
         sample=sample,
         on_batch=told,
     )

@@ -119,8 +119,11 @@ class Table:
         """
         (what,) = chosen([metric])
         keys = {row.case for row in self.groups.get(group, [])}
-        twice = [self._row(key, "again") for key in keys if any((r.case, r.arm) == (key, "again") for r in self.runs)]
-        found = [estimate.ratio(self._values(row.case, what), [r.value(what) for r in row.runs]) for row in twice]
+        arms: dict[str, list[float]] = {}
+        for run in self.runs:
+            if run.arm == "again" and run.case in keys:
+                arms.setdefault(run.case, []).append(run.value(what))
+        found = [estimate.ratio(self._values(key, what), values) for key, values in arms.items()]
         ends = [max(abs(r.low - 1), abs(r.high - 1)) for r in found if not math.isnan(r.median)]
         return max(ends, default=None)
 

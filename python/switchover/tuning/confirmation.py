@@ -15,6 +15,7 @@ from switchover.guest import Guest
 
 if TYPE_CHECKING:
     from switchover.comparison.table import Row, Table
+    from switchover.costs import Costs
     from switchover.trace import Trace
     from switchover.tuning.space import Plan
 
@@ -92,7 +93,7 @@ def replayed(trace: Trace) -> Guest:
 
 
 def confirm(
-    plan: Plan, trace: Trace, repeats: int, guest: Any, *, warm_up: units.Time, zero_share: float
+    plan: Plan, trace: Trace, repeats: int, guest: Any, *, warm_up: units.Time, zero_share: float, costs: Costs
 ) -> Confirmation:
     """Migrates and simulates the plan, in turns."""
     name, given = _guest(trace) if guest is None else ("your guest", guest)
@@ -104,6 +105,7 @@ def confirm(
         repeats=repeats,
         warm_up=warm_up,
         zero_share=zero_share,
+        costs=costs,
     )
     return Confirmation(table, name)
 

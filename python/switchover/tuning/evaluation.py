@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from switchover.costs import Costs
 from switchover.link import Link
-from switchover.simulation import VERDICT, Costs, simulate_many
+from switchover.simulation import VERDICT, simulate_many
 from switchover.trace import Trace
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Evaluator:
     def zero_share(self) -> float:
         """Share of the pages that are zero until written."""
         return float(self._options.get("zero_share", 0.0))
+
+    @property
+    def costs(self) -> Costs:
+        """What a migration costs beside sending."""
+        return Costs.of(self._options.get("costs"))
 
     def run(self, plans: Sequence[Plan]) -> NDArray[Any]:
         """Verdicts: a row for each plan, a column for each trace and start."""
@@ -120,8 +126,7 @@ class Evaluator:
 
     def _runs(self, plans: Sequence[Plan], trace: Trace) -> str:
         """As JSON: the same on every machine."""
-        costs = self._options.get("costs")
-        options = {**self._options, "costs": None if costs is None else costs.__dict__}
+        options = {**self._options, "costs": self.costs.spec()}
         moments = [number * GOLDEN % 1.0 * trace.duration for number in range(self.starts)]
         return json.dumps(
             {
@@ -148,7 +153,7 @@ def judge(key: str, packed: bytes | None, runs: str, sample: int) -> list[tuple[
 
 def _simulated(trace: Trace, runs: str, sample: int) -> NDArray[Any]:
     given = json.loads(runs)
-    options = {**given["options"], "costs": Costs(**(given["options"]["costs"] or {}))}
+    options = {**given["options"], "costs": Costs(**given["options"]["costs"])}
     trials = [
         {"strategy": strategy, "policy": policy, "link": _link(link), "start": start, **options}
         for strategy, policy, link in given["plans"]

@@ -204,8 +204,16 @@ class Tuning:
         from switchover.tuning.confirmation import confirm
 
         traces = (self._checker or self._evaluator).traces
-        trace, zeros = next(iter(traces.values())), self._evaluator.zero_share
-        return confirm(self.recommended.plan, trace, repeats, guest, warm_up=warm_up, zero_share=zeros)
+        trace, modelled = next(iter(traces.values())), self._evaluator
+        return confirm(
+            self.recommended.plan,
+            trace,
+            repeats,
+            guest,
+            warm_up=warm_up,
+            zero_share=modelled.zero_share,
+            costs=modelled.costs,
+        )
 
     def to_html(self, path: str | PathLike[str], title: str = "A tuning", samples: int = 64) -> None:
         """Writes one HTML file with front, recommendation, sensitivities and settings; see docs/report.md."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from switchover import extra, policies, strategies, units
+from switchover.costs import Costs
 from switchover.errors import UsageError
 from switchover.link import Link
 from switchover.trace import Trace
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from switchover.simulation import Costs
 
 BATCH = 32
 """Candidates that are proposed at once, and judged in one call."""
+
+MOST_TPE = 500
+"""Candidates up to which TPE, whose proposals cost more the more there are, is worth its time."""
 
 SAMPLERS = ("auto", "tpe", "nsga2", "gp", "cma", "random")
 
@@ -48,7 +52,7 @@ def tune(
     seed: int = 0,
     study: str | PathLike[str] | None = None,
     executor: Executor | None = None,
-    costs: Costs | None = None,
+    costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
     longest: units.Time = "10min",
     sample: int = 1,
@@ -72,12 +76,12 @@ def tune(
         trials: Candidates.
         starts: Moments of each trace.
         test: Names of traces that are held out; by default every third.
-        sampler: `tpe`, `nsga2`, `gp`, `cma`, `random`; `auto` is TPE for one objective, NSGA-II for several. `gp` needs
-            PyTorch and `cma` the package cmaes, as Optuna says.
+        sampler: `tpe`, `nsga2`, `gp`, `cma`, `random`; `auto` is TPE for one objective and up to 500 candidates, else
+            NSGA-II. `gp` needs PyTorch and `cma` the package cmaes, as Optuna says.
         seed: Of the search.
         study: A journal file: a study that was ended, or killed, goes on where it was.
         executor: Any `concurrent.futures.Executor`; by default all cores of this process.
-        costs: What a migration costs beside sending.
+        costs: What a migration costs beside sending, or the path of a file of `switchover calibrate`.
         zero_share: Share of the pages that are zero until written.
         longest: Simulated time after which a run is failed.
         sample: Follow one page in so many.
@@ -97,7 +101,7 @@ def tune(
     promises = [Constraint.parse(text) for text in ([constraints] if isinstance(constraints, str) else constraints)]
     if not goals:
         raise UsageError("at least one objective is needed")
-    options = {"costs": costs, "zero_share": zero_share, "longest": units.parse_time(longest, "longest")}
+    options = {"costs": Costs.of(costs), "zero_share": zero_share, "longest": units.parse_time(longest, "longest")}
     train, held = split(traces_of(trace), test)
     starts = max(1, units.parse_count(starts, "starts"))
     searched = Space(space, plan)
@@ -162,6 +166,8 @@ class _Search:
         """Proposes and judges until there are so many candidates."""
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         self._study = self._open(path, seed)
+        if sampler == "auto":
+            sampler = "tpe" if len(self.goals) == 1 and trials <= MOST_TPE else "nsga2"
         self._study.sampler = self._sampler(sampler, seed + self._done())
         start = self.space.start()
         if not self._study.trials and start is not None:
@@ -204,8 +210,6 @@ class _Search:
 
     def _sampler(self, name: str, seed: int) -> Any:
         samplers = self._optuna.samplers
-        if name == "auto":
-            name = "tpe" if len(self.goals) == 1 else "nsga2"
         if name not in SAMPLERS:
             raise UsageError(f"sampler must be one of {', '.join(SAMPLERS)}, not {name!r}")
         made = {
