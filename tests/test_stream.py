@@ -6,15 +6,16 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 import switchover as sw
 from click.testing import CliRunner
 from switchover.cli import group
-from vms import truth
+from vms import linux, truth
 from vms.installed import require
-from vms.kinds import BY_NAME, CASES
+from vms.kinds import BY_NAME, CASES, LINUX
 from vms.machine import Machine
 
 # What QEMU's tests of this kind have that a summary must name.
@@ -231,6 +232,29 @@ def test_a_squashed_stream_starts_in_qemu_and_its_guest_runs_on(captured, tmp_pa
         assert machine.ask("query-status")["running"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("release", ["7.2", "10.0"])
+def test_a_linux_guest_comes_out_and_runs_on_when_squashed(captured, tmp_path, release):
+    capture, small = captured("linux", release), tmp_path / "small"
+    with sw.stream.open(files(capture)) as found:
+        checked = [part for part in capture.truth if part.block == "pc.ram"]
+        for part in checked:
+            capture.check(part.block, found.memory("pc.ram"))
+        assert sum(part.length for part in checked) >= 127 << 20
+        found.squash(small)
+    arguments = (*linux.arguments(tmp_path), "-S", "-incoming", "defer")
+    with Machine(require(release), LINUX.boot, memory=LINUX.memory, arguments=arguments) as machine:
+        machine.ask("migrate-incoming", uri=f"exec:cat {small}")
+        machine.wait_for("completed")
+        machine.ask("cont")
+        # A break on the serial console is the kernel's own key: it lists what it can do.
+        machine.ask("chardev-send-break", id="serial")
+        machine.serial.sendall(b"h")
+        while b"HELP" not in machine.said:
+            machine.said += machine.serial.recv(4096)
+
+
 def test_a_capture_is_not_squashed_onto_itself(captured, tmp_path):
     shutil.copy(captured("paused", "10.0").main, tmp_path / "capture")
     with pytest.raises(sw.UsageError, match="the capture itself"):
@@ -291,3 +315,25 @@ def test_the_command(captured, tmp_path):
     (tmp_path / "cut").write_bytes(capture.main.read_bytes()[:5000])
     cut = run("validate", str(tmp_path / "cut"))
     assert cut.exit_code != 0
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip"])
+def test_the_command_reads_a_stream_as_it_flows(captured, how):
+    data = captured("plain", "7.2").main.read_bytes()
+    for command, said in ((["inspect"], "pc-i440fx-7.2"), (["validate"], "valid: pc-i440fx-7.2")):
+        done = subprocess.run(
+            [sys.executable, "-m", "switchover", "stream", *command, "-"],
+            input=data if how == "plain" else gzip.compress(data, 1),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert said in done.stdout.decode()
+
+
+def test_the_command_writes_mapped_ram_and_says_what_it_took(captured, tmp_path):
+    capture, out = captured("multifd", "10.0"), tmp_path / "small"
+    arguments = ["stream", "squash", str(capture.main.parent), "-o", str(out), "--mapped-ram", "--json"]
+    done = CliRunner().invoke(group, arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["bytes"] == out.stat().st_size
+    assert sw.stream.open(out).summary["features"] == ["mapped-ram"]

@@ -78,6 +78,7 @@ def compare(
     warm_up: units.Time = "500ms",
     cool_down: units.Time | None = None,
     longest: units.Time = "10min",
+    zero_share: float = 0.0,
     on_run: Callable[[int, int, Run], object] | None = None,
 ) -> Table:
     """Migrates every guest by every strategy, under every policy, over every link, in every world, several times.
@@ -102,6 +103,7 @@ def compare(
         warm_up: How long each guest is measured before it is migrated, in memory.
         cool_down: How long it is watched at the destination.
         longest: A run that takes longer is given up: at its next round's end in memory.
+        zero_share: Share of the pages that are zero until written, in the simulator.
         on_run: Called with how many are done, how many there are, and the run, after each.
 
     Returns:
@@ -126,7 +128,7 @@ def compare(
         _policies(policies),
         named(links, Link.of, "links"),
         worlds=[worlds] if isinstance(worlds, str) else list(worlds),
-        options=_options(verify, warm_up, cool_down, longest),
+        options=_options(verify, warm_up, cool_down, longest=longest, zero_share=zero_share),
     )
     return run_all(turns(found, repeats, seed), folder, on_run)
 
@@ -140,12 +142,12 @@ def _policies(given: Any) -> dict[str, policies.Judge]:
 
 
 def _options(
-    verify: bool, warm_up: units.Time, cool_down: units.Time | None, longest: units.Time
+    verify: bool, warm_up: units.Time, cool_down: units.Time | None, *, longest: units.Time, zero_share: float
 ) -> dict[str, dict[str, Any]]:
     most = {"longest": units.parse_time(longest, "longest")}
     after = None if cool_down is None else units.parse_time(cool_down, "cool_down")
     watched = {"verify": bool(verify), "warm_up": units.parse_time(warm_up, "warm_up"), "cool_down": after}
-    return {"sim": most, "memory": {**most, **watched}}
+    return {"sim": {**most, "zero_share": zero_share}, "memory": {**most, **watched}}
 
 
 def turns(found: Sequence[Case], repeats: int, seed: int) -> list[Turn]:

@@ -1,6 +1,5 @@
 //! What the threads of one reception share, and the threads themselves.
 
-use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
@@ -219,7 +218,7 @@ impl<'a> Session<'a> {
     pub(super) fn close(&self) {
         for stream in &self.notes().streams {
             // One that is closed already needs no closing.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = stream.abort();
         }
     }
 
