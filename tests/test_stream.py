@@ -4,9 +4,13 @@ import gzip
 import json
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +179,34 @@ def test_files_that_are_no_migration(tmp_path, captured):
     multifd = captured("multifd", "10.0")
     with pytest.raises(sw.UsageError, match="main channel"):
         sw.stream.open([channel.there for channel in multifd.roles("multifd")])
+
+
+def test_a_main_channel_alone_says_that_others_are_missing(captured):
+    done = CliRunner().invoke(group, ["stream", "inspect", str(captured("multifd", "10.0").main)])
+    assert "files are missing" in done.output
+
+
+def test_a_look_can_be_called_off(captured, tmp_path):
+    """On a file that has no end for a long time."""
+    path = tmp_path / "long"
+    with path.open("wb") as file:
+        file.write(captured("plain", "10.0").main.read_bytes())
+        file.truncate(1 << 40)
+    looking = subprocess.Popen(
+        [sys.executable, "-m", "switchover", "stream", "inspect", str(path)], stderr=subprocess.PIPE, text=True
+    )
+    while f" {path}" not in " ".join(opened(looking.pid)):
+        time.sleep(0.01)
+    looking.send_signal(signal.SIGINT)
+    _, said = looking.communicate(timeout=30)
+    assert (looking.returncode, said.splitlines()[-1]) == (1, "switchover: interrupted")
+
+
+def opened(pid):
+    """The files that a process has open."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            yield f" {link.readlink()}"
 
 
 def test_a_folder_is_the_files_in_it(captured):

@@ -1,6 +1,5 @@
 //! What the threads of one reception share, and the threads themselves.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -105,7 +104,7 @@ impl<'a> Session<'a> {
 
     /// `count` bytes have come in on connection `index`.
     pub(super) fn count(&self, index: usize, count: u64, now: f64) {
-        self.control.bytes.fetch_add(count, Ordering::Relaxed);
+        self.control.add(count);
         self.notes().reception.count(index, count, now);
     }
 
@@ -170,7 +169,7 @@ impl<'a> Session<'a> {
     ) -> Result<()> {
         loop {
             self.accept(scope, SLICE)?;
-            if self.control.cancelled.load(Ordering::Relaxed) {
+            if self.control.is_cancelled() {
                 self.end(Outcome::Dropped, "called off");
             }
             if self.options.limit.is_some_and(|limit| self.begun.elapsed() >= limit) {
