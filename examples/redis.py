@@ -2,8 +2,8 @@
 
     python examples/redis.py [--record] [--write]
 
-Uses examples/traces/redis.parquet; `--record` records it anew first (scripts/record-library.py, by process id, the server
-taking no part). `--write` writes docs/redis.md.
+Uses examples/traces/redis.parquet; `--record` records it anew first (scripts/record-library.py, by process id, the
+server taking no part). `--write` writes docs/redis.md.
 """
 
 import subprocess
@@ -95,8 +95,8 @@ Of the written pages {content["zero"] * 100:.1f} % were zero; of the size of the
 
 ## Eight policies
 
-One `sw.simulate_many` call of {len(POLICIES)} policies from {len(STARTS)} moments of the trace each, pre-copy over {LINK}, costs of nothing but
-the link. Least to most of the starts.
+One `sw.simulate_many` call of {len(POLICIES)} policies from {len(STARTS)} moments of the trace each, pre-copy over
+{LINK}, costs of nothing but the link. Least to most of the starts.
 
 {table(outcomes(trace))}
 """

@@ -153,7 +153,7 @@ def measure(repeats: int, on_run: Callable[[int, int], object] | None = None) ->
     cases = [(size, link) for _ in range(repeats) for size in SIZES for link in LINKS]
     reports = []
     for number, (size, link) in enumerate(cases):
-        with Guest(size, workloads.HotCold(rate="20MB/s"), seed=number) as guest:
+        with Guest(size, workloads.HotCold(rate="20MB/s"), seed=number, fill="mix") as guest:
             plan: dict[str, Any] = {"link": link, "warm_up": "50ms", "cool_down": "0s"}
             reports.append(migrate(guest, PreCopy(), "max-rounds:4", **plan))
         if on_run:
