@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     "-x",
     "--space",
     multiple=True,
-    required=True,
+    default=("policy.limit=10ms..2s:log", "strategy.clear=early,skip,late"),
+    show_default=True,
     metavar="NAME=LOW..HIGH[:log]|A,B",
     help="What is searched: policy.KNOB, strategy.KNOB, link.bandwidth, policy, strategy; may be given several times.",
 )
