@@ -186,7 +186,7 @@ def table(rows: list[Row]) -> str:
 
 def beyond(rows: list[Row]) -> str:
     """What runs took beyond their bytes at the link's bandwidth, really and as predicted."""
-    rates_ = {link: sw.Link.of(link).spec()["bandwidth"] for link in LINKS}
+    rates_ = {link: sw.Link.of(link).spec()["bandwidth"] for link in {row.link for row in rows}}
     real, told = (
         [getattr(row, f"{kind}_total") - getattr(row, f"{kind}_bytes") / rates_[row.link] for row in rows]
         for kind in ("r", "p")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qemu
+import streams
 import switchover as sw
 
 if TYPE_CHECKING:
@@ -103,4 +104,6 @@ def received() -> None:
 if __name__ == "__main__":
     against_qemu()
     received()
+    print("\n== streams", flush=True)
+    streams.main(0.25 if QUICK else 2)
     core()

@@ -28,7 +28,7 @@ WHAT = {
     "text": "the sources of Python's library",
     "executable": "Python and the libraries that it loads",
     "media": "files packed by LZMA: like pictures and films",
-    "heap": "a Python process's heap, and again with some of its objects changed",
+    "heap": "a Python process's memory, and again with some of its objects changed",
     "store": "a key-value store's memory at three times, 2000 requests apart",
     "linux": "the RAM of a Linux guest in QEMU at three times",
 }

@@ -6,6 +6,8 @@ Each set is one or more versions of a memory, as bytes of whole pages.
 from __future__ import annotations
 
 import lzma
+import subprocess
+import sys
 import sysconfig
 from functools import cache
 from pathlib import Path
@@ -64,55 +66,64 @@ def media(size: int) -> list[bytes]:
     return [whole(bytes(packed), size)]
 
 
+# Makes objects of a few kinds; changes some of them when it is told to.
+OBJECTS = """
+import sys
+objects = [{"name": f"object {i}", "values": [i, i * 0.5, str(i)]} for i in range(int(sys.argv[1]))]
+print(flush=True)
+input()
+for each in objects[:: max(1, len(objects) // 500)]:
+    each["values"][0] = -1
+    each["name"] += "!"
+print(flush=True)
+input()
+"""
+
+
 @cache
 def heap(size: int) -> list[bytes]:
-    """This process's own heap, with objects of a few kinds in it; then again, with some of them changed."""
-    objects = [{"name": f"object {i}", "values": [i, i * 0.5, str(i)]} for i in range(size // 400)]
-    first, places = used(size)
-    first = whole(first, size)
-    for each in objects[:: max(1, len(objects) // 500)]:
-        each["values"][0] = -1
-        each["name"] += "!"
-    return [first, again(places, first)]
+    """A Python process's memory, with objects of a few kinds in it; then again, with some of them changed."""
+    command = [sys.executable, "-c", OBJECTS, str(size // 400)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin
+        assert child.stdout
+        child.stdout.readline()
+        places = used(child.pid, size)
+        first = read(child.pid, places)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        second = read(child.pid, places)
+        child.stdin.close()
+    return [whole(first, size), whole(second, size)]
 
 
-def used(size: int) -> tuple[bytes, list[int]]:
-    """Pages of this process's writable memory that are not zero, and where they are."""
-    contents, places = bytearray(), []
-    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-        for line in Path("/proc/self/maps").read_text().splitlines():
+def used(pid: int, size: int) -> list[int]:
+    """Addresses of pages that the process may write and that are not zero, as many as `size` takes."""
+    places: list[int] = []
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             span, rights, *_, inode = line.split()[:5]
             first, end = (int(address, 16) for address in span.split("-"))
-            if not rights.startswith("rw") or inode != "0" or end - first > 256 << 20 or "[v" in line:
+            if not rights.startswith("rw") or inode != "0" or "[v" in line:
                 continue
             memory.seek(first)
             pages = np.frombuffer(memory.read(end - first), dtype=np.uint8).reshape(-1, PAGE)
-            kept = np.flatnonzero(pages.any(axis=1))
-            contents += pages[kept].tobytes()
-            places += (first + kept * PAGE).tolist()
-            if len(places) * PAGE >= size:
-                break
-    return bytes(contents[:size]), places[: size // PAGE]
+            places += (first + np.flatnonzero(pages.any(axis=1)) * PAGE).tolist()
+    return places[: size // PAGE]
 
 
-def again(places: list[int], first: bytes) -> bytes:
-    """What is at those places at the time; what was there before, where a page has gone."""
-    contents = bytearray(first)
-    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-        for index, place in enumerate(places):
-            try:
-                memory.seek(place)
-                contents[index * PAGE : (index + 1) * PAGE] = memory.read(PAGE)
-            except OSError:
-                continue
-    return bytes(contents)
+def read(pid: int, places: list[int]) -> bytes:
+    """What is at those places at the time."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        return b"".join(memory.read(PAGE) for place in places if memory.seek(place) == place)
 
 
 @cache
 def store(size: int) -> list[bytes]:
     """A key-value store's memory at three times, between which it answered requests."""
     versions = []
-    with sw.Guest(size, sw.workloads.Kv(), seed=7) as guest:
+    with sw.Guest(size, sw.workloads.Kv(rate="20MB/s"), seed=7) as guest:
         for _ in range(3):
             goal = guest.progress.operations + 2000
             guest.start()

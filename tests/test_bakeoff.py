@@ -69,7 +69,7 @@ def test_sets_are_what_they_say():
     for name in ("heap", "store"):
         again = sw.codecs.bakeoff(sets[name], ["xbzrle"], **ONCE).row("xbzrle", "again")
         assert 0 < again.pages < (len(sets[name]) - 1) * SIZE // PAGE
-        assert again.ratio < 0.5
+        assert again.ratio < 0.8
         assert again.hit_rate > 0.95
 
 
@@ -274,6 +274,8 @@ def test_the_command_takes_a_workload_and_a_process():
         (["999999999"], "no process"),
         (["--link", "1Gbit/s"], "say what to take pages from"),
         (["1", "-w", "sweep"], "one place"),
+        (["1", "--stream", "x"], "one place"),
+        (["--stream", "/nonexistent"], "/nonexistent"),
         (["-w", "sweep", "-l", "0.5ms"], "0.5ms"),
         (["-w", "sweep", "-l", ",0.5ms"], "bandwidth above 0"),
         (["-w", "sweep", "--chart", "/nonexistent/chart.svg"], "folder does not exist"),
@@ -290,6 +292,27 @@ def test_a_stream_is_no_image(tmp_path):
     stream = tmp_path / "vm.mig"
     stream.write_bytes(b"QEVM" + bytes(8192))
     assert "--stream" in call(str(stream), code=2).stderr
+
+
+def test_a_captured_stream_is_baked(captured):
+    capture = captured("xbzrle", "10.0")
+    found = sw.codecs.bakeoff(sw.stream.open(capture.paths()), ["raw", "zero", "xbzrle", "zstd"], passes=1)
+    sent = sum(each.counts.pages for each in sw.stream.open(capture.paths()).blocks)
+    # All that was sent, for the guest is smaller than what is taken.
+    assert found.facts["versions"] == sent
+    assert found.facts["rounds"] > 1
+    again = found.row("xbzrle", "again")
+    assert again.hit_rate > 0.5
+    assert again.bytes_per_page < found.row("zstd", "again").bytes_per_page
+    call("--stream", str(capture.main), "-m", "1MiB", "-c", "zstd", "--passes", "1")
+
+
+def test_a_stream_that_is_cut_or_is_none_says_where(captured, tmp_path):
+    file = tmp_path / "cut.mig"
+    file.write_bytes(captured("plain", "10.0").main.read_bytes()[:100_000])
+    with pytest.raises(sw.StreamError, match="at byte"):
+        sw.codecs.bakeoff(sw.stream.open(file), ["raw"], passes=1)
+    assert "at byte" in call("--stream", str(file), code=2).stderr
 
 
 def test_a_linux_guest_is_baked():

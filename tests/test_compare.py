@@ -202,9 +202,9 @@ def test_a_killed_comparison_is_gone_on_with(trace, tmp_path, calls, runs):
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert len(after) == 15
     assert before.items() <= after.items()
+    assert str(sw.compare(trace, ["pre-copy", "post-copy"], "500Mbit/s", **arguments)) == str(table)
     ids = [run for part in (tmp_path / "table").iterdir() for run in pyarrow.parquet.read_table(part)["id"].to_pylist()]
     assert sorted(ids) == sorted(run.id for run in table.runs)
-    assert str(sw.compare(trace, ["pre-copy", "post-copy"], "500Mbit/s", **arguments)) == str(table)
 
 
 def test_one_session_at_a_time_writes_to_a_folder(tmp_path, trace):

@@ -1,11 +1,14 @@
 """Examples, small."""
 
 import re
+import subprocess
 import sys
 from importlib import util
 from pathlib import Path
 
+import pytest
 import switchover as sw
+from vms.installed import require
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,3 +74,12 @@ def test_the_library_of_traces_is_whole_small_and_says_how_it_was_made():
         trace = sw.Trace.load(file)
         assert trace.intervals >= 10
         assert f"record-library.py {file.stem}" in trace.metadata["how"]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", ["one_policy_two_worlds", "qemu_post_copy"])
+def test_policies_of_ones_own_on_real_qemu(name):
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), require("10.0").path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+    said = {"one_policy_two_worlds": "qemu: switched over", "qemu_post_copy": "post_copy, since"}
+    assert said[name] in done.stdout

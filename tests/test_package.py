@@ -14,8 +14,8 @@ import switchover as sw
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ["switchover"] + [
     module.name
-    for module in pkgutil.iter_modules(sw.__path__, "switchover.")
-    if module.name not in ("switchover._native", "switchover.cli")
+    for module in pkgutil.walk_packages(sw.__path__, "switchover.")
+    if not module.name.startswith(("switchover._native", "switchover.cli"))
 ]
 
 

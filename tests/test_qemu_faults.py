@@ -10,7 +10,8 @@ import time
 
 import pytest
 import switchover as sw
-from vms.pair import SLOW, ask, pair, runs, settings, wait_until
+from vms.oneway import OneWay
+from vms.pair import CALM, SLOW, ask, pair, runs, settings, wait_until
 
 # Two virtual machines on a machine that may have other work.
 pytestmark = pytest.mark.timeout(240)
@@ -150,7 +151,7 @@ DRIVER = """
 import sys, switchover as sw
 source, destination, features = sys.argv[1:]
 print("begun", flush=True)
-sw.qemu.migrate(source, destination, policy="max-rounds:1000000", features=features)
+sw.qemu.migrate(source, destination, policy="max-rounds:1000000", features=DRIP)
 """
 
 
@@ -190,10 +191,15 @@ def test_interrupted_from_the_keyboard(qemu):
         runs(source)
 
 
+# Time enough to cut the link in. Without the other two limits QEMU may find the rest small enough to end in pre-copy.
+DRIP = "postcopy_bandwidth=4MiB/s,bandwidth=24MiB/s,downtime_limit=1ms"
+# Asks for pages now and then, but leaves most of them to what is pushed.
+CHATTY = sw.workloads.Uniform(rate="1MB/s", content=sw.contents.Counter())
+
+
 def test_a_link_that_is_cut_in_post_copy_is_replaced(qemu):
-    with pair(qemu) as (source, destination):
-        features = "postcopy_bandwidth=4MiB/s"
-        with sw.qemu.Migration(source.monitor, destination.monitor, "post-copy", features=features) as migration:
+    with pair(qemu, CHATTY) as (source, destination):
+        with sw.qemu.Migration(source.monitor, destination.monitor, "post-copy", features=DRIP) as migration:
             cutter = threading.Thread(target=cut, args=(migration,))
             cutter.start()
             for _ in migration:
@@ -210,11 +216,35 @@ def cut(migration):
     migration.pause_post_copy()
 
 
-def test_without_recovery_it_says_how_to_go_on_and_that_works(qemu):
-    with pair(qemu) as (source, destination):
-        features = "postcopy_bandwidth=4MiB/s"
+def test_a_link_that_is_cut_when_all_has_arrived_needs_no_other(qemu):
+    """The source hears nothing from the switchover on, and so not of the end."""
+    with pair(qemu, CALM) as (source, destination), OneWay() as link:
         sides = (source.monitor, destination.monitor)
-        with sw.qemu.Migration(*sides, "post-copy", features=features, recover=False) as migration:
+        how = {"through": link.through, "features": DRIP, "stall_timeout": "1s"}
+        with sw.qemu.Migration(*sides, "post-copy", **how) as migration:
+            silencer = threading.Thread(target=silence, args=(migration, link))
+            silencer.start()
+            for _ in migration:
+                pass
+            silencer.join()
+        report = migration.report
+        assert report.outcome == "completed", report.reason
+        assert "did not hear" in report.reason
+        assert ask(source, "query-status")["running"] is False
+        with sw.qemu.Qmp(sides[0]) as here, sw.qemu.Qmp(sides[1]) as there:
+            assert not sw.qemu.recover(here, there, "tcp:127.0.0.1:0")
+        runs(destination)
+
+
+def silence(migration, link):
+    wait_until(lambda: migration.status == "postcopy-active")
+    link.fall_silent()
+
+
+def test_without_recovery_it_says_how_to_go_on_and_that_works(qemu):
+    with pair(qemu, CHATTY) as (source, destination):
+        sides = (source.monitor, destination.monitor)
+        with sw.qemu.Migration(*sides, "post-copy", features=DRIP, recover=False) as migration:
             cutter = threading.Thread(target=cut, args=(migration,))
             cutter.start()
             for _ in migration:

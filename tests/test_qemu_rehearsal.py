@@ -1,5 +1,8 @@
 """Rehearsals: the VM never moves, and is not stopped for a moment."""
 
+import subprocess
+import sys
+
 import pytest
 import switchover as sw
 from vms.pair import CALM, STORM, pair, runs, settings
@@ -30,6 +33,38 @@ def test_the_vm_never_moves(qemu, workload):
         assert any(event["event"] == "shadow" for event in report.events)
         runs(source)
         assert settings(source) == before
+
+
+def test_a_rehearsal_is_recorded(qemu, tmp_path):
+    """What is written again and again is in the trace, and the VM is as it was."""
+    with pair(qemu, STORM) as (source, _):
+        before, output = settings(source), tmp_path / "t.parquet"
+        command = [
+            sys.executable,
+            "-m",
+            "switchover",
+            "record",
+            "--qmp",
+            str(source.monitor),
+            "--duration",
+            "2s",
+            "--cap",
+            "64MB/s",
+            "-o",
+            str(output),
+        ]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if qemu.release == "7.2":
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "has no capability switchover-ack" in done.stderr
+            return
+        assert done.returncode == 0, done.stderr
+        trace = sw.Trace.load(output)
+        assert trace.duration > 1
+        assert "pc.ram" in trace.blocks
+        assert trace.dirty_rate.max() > 1e6
+        assert settings(source) == before
+        runs(source)
 
 
 def ask_status(qmp):

@@ -4,17 +4,22 @@ import gzip
 import json
 import random
 import shutil
+import signal
 import struct
 import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import switchover as sw
 from click.testing import CliRunner
 from switchover.cli import group
-from vms import truth
+from vms import linux, truth
 from vms.installed import require
-from vms.kinds import BY_NAME, CASES
+from vms.kinds import BY_NAME, CASES, LINUX
 from vms.machine import Machine
 
 # What QEMU's tests of this kind have that a summary must name.
@@ -176,6 +181,34 @@ def test_files_that_are_no_migration(tmp_path, captured):
         sw.stream.open([channel.there for channel in multifd.roles("multifd")])
 
 
+def test_a_main_channel_alone_says_that_others_are_missing(captured):
+    done = CliRunner().invoke(group, ["stream", "inspect", str(captured("multifd", "10.0").main)])
+    assert "files are missing" in done.output
+
+
+def test_a_look_can_be_called_off(captured, tmp_path):
+    """On a file that has no end for a long time."""
+    path = tmp_path / "long"
+    with path.open("wb") as file:
+        file.write(captured("plain", "10.0").main.read_bytes())
+        file.truncate(1 << 40)
+    looking = subprocess.Popen(
+        [sys.executable, "-m", "switchover", "stream", "inspect", str(path)], stderr=subprocess.PIPE, text=True
+    )
+    while f" {path}" not in " ".join(opened(looking.pid)):
+        time.sleep(0.01)
+    looking.send_signal(signal.SIGINT)
+    _, said = looking.communicate(timeout=30)
+    assert (looking.returncode, said.splitlines()[-1]) == (1, "switchover: interrupted")
+
+
+def opened(pid):
+    """The files that a process has open."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            yield f" {link.readlink()}"
+
+
 def test_a_folder_is_the_files_in_it(captured):
     capture = captured("multifd", "10.0")
     found = sw.stream.open(capture.main.parent)
@@ -229,6 +262,29 @@ def test_a_squashed_stream_starts_in_qemu_and_its_guest_runs_on(captured, tmp_pa
             machine.rest()
             machine.hear("H")
         assert machine.ask("query-status")["running"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("release", ["7.2", "10.0"])
+def test_a_linux_guest_comes_out_and_runs_on_when_squashed(captured, tmp_path, release):
+    capture, small = captured("linux", release), tmp_path / "small"
+    with sw.stream.open(files(capture)) as found:
+        checked = [part for part in capture.truth if part.block == "pc.ram"]
+        for part in checked:
+            capture.check(part.block, found.memory("pc.ram"))
+        assert sum(part.length for part in checked) >= 127 << 20
+        found.squash(small)
+    arguments = (*linux.arguments(tmp_path), "-S", "-incoming", "defer")
+    with Machine(require(release), LINUX.boot, memory=LINUX.memory, arguments=arguments) as machine:
+        machine.ask("migrate-incoming", uri=f"exec:cat {small}")
+        machine.wait_for("completed")
+        machine.ask("cont")
+        # A break on the serial console is the kernel's own key: it lists what it can do.
+        machine.ask("chardev-send-break", id="serial")
+        machine.serial.sendall(b"h")
+        while b"HELP" not in machine.said:
+            machine.said += machine.serial.recv(4096)
 
 
 def test_a_capture_is_not_squashed_onto_itself(captured, tmp_path):
@@ -291,3 +347,25 @@ def test_the_command(captured, tmp_path):
     (tmp_path / "cut").write_bytes(capture.main.read_bytes()[:5000])
     cut = run("validate", str(tmp_path / "cut"))
     assert cut.exit_code != 0
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip"])
+def test_the_command_reads_a_stream_as_it_flows(captured, how):
+    data = captured("plain", "7.2").main.read_bytes()
+    for command, said in ((["inspect"], "pc-i440fx-7.2"), (["validate"], "valid: pc-i440fx-7.2")):
+        done = subprocess.run(
+            [sys.executable, "-m", "switchover", "stream", *command, "-"],
+            input=data if how == "plain" else gzip.compress(data, 1),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert said in done.stdout.decode()
+
+
+def test_the_command_writes_mapped_ram_and_says_what_it_took(captured, tmp_path):
+    capture, out = captured("multifd", "10.0"), tmp_path / "small"
+    arguments = ["stream", "squash", str(capture.main.parent), "-o", str(out), "--mapped-ram", "--json"]
+    done = CliRunner().invoke(group, arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["bytes"] == out.stat().st_size
+    assert sw.stream.open(out).summary["features"] == ["mapped-ram"]

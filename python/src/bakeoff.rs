@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use migrate_core::bakeoff::{self as core, Baking, Bytes, GuestLook, Images, Memory, ProcessLook, Taking};
 use migrate_core::knobs::Spec;
+use migrate_core::qemu::capture::Capture;
 use migrate_core::Result;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -73,6 +74,13 @@ impl PageSet {
         let (memory, interval) = (guest.get().core_memory(py)?, seconds("interval", interval)?);
         let pause = |work: &mut dyn FnMut() -> Result<()>| guest.get().paused(work);
         Self::take(py, bytes, rounds, |take| take(&mut GuestLook::new(memory, &pause, interval)))
+    }
+
+    /// Of the files of a captured migration of QEMU's.
+    #[staticmethod]
+    fn of_stream(py: Python<'_>, paths: Vec<PathBuf>, bytes: u64) -> PyResult<Self> {
+        let set = cancellable(py, |cancel| core::of_stream(&mut Capture::open(&paths)?, bytes, cancel))?;
+        Ok(Self { set: Owned::new(set) })
     }
 
     /// How many pages of what, as JSON.

@@ -1,13 +1,13 @@
 //! QEMU's migration streams.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use migrate_core::qemu::capture::Capture;
 use migrate_core::qemu::event::Sink;
 use migrate_core::qemu::listing::Listing;
 use migrate_core::qemu::pages::Rows;
-use migrate_core::qemu::{devices, diff, elf, image, squash, summary};
+use migrate_core::qemu::{devices, diff, elf, image, squash, summary, Control};
 use migrate_core::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -20,16 +20,22 @@ fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::usage(format!("cannot be written as JSON: {error}")))
 }
 
+/// Does `work`, which Ctrl-C calls off.
+fn under<T: Send>(py: Python<'_>, work: impl FnOnce(&Arc<Control>) -> Result<T> + Send) -> PyResult<T> {
+    let control = Arc::new(Control::default());
+    interrupt::run(py, &|| control.cancel(), || work(&control))
+}
+
 /// A summary of the migration in these files, as JSON.
 #[pyfunction]
 pub fn stream_summary(py: Python<'_>, paths: Vec<PathBuf>) -> PyResult<String> {
-    interrupt::run_to_end(py, || json(&summary::summarise(&mut Capture::open(&paths)?)?))
+    under(py, |control| json(&summary::summarise(&mut Capture::open_under(&paths, control)?)?))
 }
 
 /// The state of its devices, as JSON.
 #[pyfunction]
 pub fn stream_devices(py: Python<'_>, paths: Vec<PathBuf>) -> PyResult<String> {
-    interrupt::run_to_end(py, || json(&devices::read(&mut Capture::open(&paths)?)?))
+    under(py, |control| json(&devices::read(&mut Capture::open_under(&paths, control)?)?))
 }
 
 /// Writes each RAM block into a file of `folder`; names, files and lengths.
@@ -39,7 +45,7 @@ pub fn stream_extract(
     paths: Vec<PathBuf>,
     folder: PathBuf,
 ) -> PyResult<Vec<(String, PathBuf, u64)>> {
-    interrupt::run_to_end(py, || image::extract(&mut Capture::open(&paths)?, &folder))
+    under(py, |control| image::extract(&mut Capture::open_under(&paths, control)?, &folder))
 }
 
 /// Writes an ELF core file of the guest's physical memory; what is in it, as JSON.
@@ -50,7 +56,7 @@ pub fn stream_core(
     file: PathBuf,
     addresses: Vec<(String, u64)>,
 ) -> PyResult<String> {
-    interrupt::run_to_end(py, || json(&elf::write(&mut Capture::open(&paths)?, &file, &addresses)?))
+    under(py, |control| json(&elf::write(&mut Capture::open_under(&paths, control)?, &file, &addresses)?))
 }
 
 /// Writes a stream, or a mapped-ram file, with the final content only, with a folder for memory meanwhile; its bytes.
@@ -63,7 +69,7 @@ pub fn stream_squash(
     mapped_ram: bool,
 ) -> PyResult<u64> {
     let form = if mapped_ram { squash::Form::MappedRam } else { squash::Form::Stream };
-    interrupt::run_to_end(py, || squash::squash(&paths, &file, &scratch, form))
+    under(py, |control| squash::squash(&paths, &file, &scratch, form, control))
 }
 
 /// What differs between two migrations, with a folder for memory meanwhile, as JSON.
@@ -74,7 +80,7 @@ pub fn stream_diff(
     second: Vec<PathBuf>,
     scratch: PathBuf,
 ) -> PyResult<String> {
-    interrupt::run_to_end(py, || json(&diff::diff(&first, &second, &scratch)?))
+    under(py, |control| json(&diff::diff(&first, &second, &scratch, control)?))
 }
 
 struct Reading<S> {

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         strategies,
         stream,
         trackers,
+        tuning,
         units,
         workloads,
     )
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from switchover.simulation import simulate, simulate_many
     from switchover.strategies import Hybrid, PostCopy, PreCopy, StopAndCopy
     from switchover.trace import Trace
+    from switchover.tuning import tune
 
 __all__ = [
     "Costs",
@@ -95,6 +97,8 @@ __all__ = [
     "strategies",
     "stream",
     "trackers",
+    "tune",
+    "tuning",
     "units",
     "workloads",
 ]
@@ -115,6 +119,7 @@ _HOMES = {
     "switchover.simulation": ("simulate", "simulate_many"),
     "switchover.strategies": ("Hybrid", "PostCopy", "PreCopy", "StopAndCopy"),
     "switchover.trace": ("Trace",),
+    "switchover.tuning": ("tune",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (
@@ -128,6 +133,7 @@ _MODULES = (
     "strategies",
     "stream",
     "trackers",
+    "tuning",
     "units",
     "workloads",
 )

@@ -24,6 +24,7 @@ import numpy as np
 from switchover import _native, codecs, units
 from switchover.errors import UsageError
 from switchover.guest import Guest
+from switchover.stream import Capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 Image: TypeAlias = "str | os.PathLike[str] | Buffer"
 """A memory image: a file's name, or its bytes."""
-Source: TypeAlias = "int | Guest | Image | Sequence[Image]"
+Source: TypeAlias = "int | Guest | Capture | Image | Sequence[Image]"
 """Where pages come from; see [`bakeoff`][switchover.bakeoff.bakeoff]."""
 
 CODECS = (
@@ -199,8 +200,9 @@ def bakeoff(
     """Measures codecs on real pages.
 
     Args:
-        source: The number of a running process; a guest, which is started; a memory image as a file's name or as bytes;
-            or a list of images, which are versions of one memory.
+        source: The number of a running process; a guest, which is started; a captured migration of QEMU's, whose pages
+            come again as they did there; a memory image as a file's name or as bytes; or a list of images, which are
+            versions of one memory.
         compared: The codecs; those of `CODECS` unless given.
         link: A bandwidth that `adaptive` is told of, which is then among the codecs.
         memory: Most bytes of different pages to take; from a larger memory, runs of 64 pages all over it.
@@ -212,6 +214,7 @@ def bakeoff(
 
     Raises:
         UsageError: A source, codec or number that cannot be.
+        StreamError: The capture breaks its format; says where.
         TrackerUnavailable: The process may not be read.
     """
     chosen = _named(compared, link)
@@ -249,6 +252,8 @@ def _taken(source: Source, rounds: int, interval: units.Time, memory: int) -> _n
     if isinstance(source, Guest):
         source.start()
         return _native.PageSet.of_guest(source.native(), _within(rounds), step, memory)
+    if isinstance(source, Capture):
+        return _native.PageSet.of_stream(source.paths, memory)
     if isinstance(source, int) and not isinstance(source, bool):
         if not 0 < source < 2**31:
             raise UsageError(f"there is no process {source}")

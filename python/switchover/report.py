@@ -14,6 +14,7 @@ from switchover.round import Round
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from os import PathLike
 
     import numpy as np
     import pandas as pd
@@ -249,6 +250,16 @@ class Report:
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"this is no report: {error!r}") from error
 
+    def to_html(self, path: str | PathLike[str], title: str = "A migration") -> None:
+        """Writes the run as one HTML file with its charts, which opens without a network; see docs/report.md.
+
+        Raises:
+            UsageError: Plotly is not installed.
+        """
+        from switchover import html
+
+        html.Document(title, [html.of_report(self, title)]).write(path)
+
     def to_frame(self) -> pd.DataFrame:
         """The rounds as a pandas data frame.
 
@@ -278,7 +289,7 @@ class Report:
 
         At most 40 lines: each is the mean of some intervals of about 100 ms. Empty where nothing is known.
         """
-        rows = list(_speeds(self.progress, self.guest_cost.get("before")))
+        rows = list(speeds(self.progress, self.guest_cost.get("before")))
         if not rows:
             return ""
         most = max(1.0, *(speed for _, speed, _, _ in rows))
@@ -357,7 +368,7 @@ def _fault_line(faults: dict[str, Any]) -> str:
     )
 
 
-def _speeds(
+def speeds(
     points: NDArray[np.void], before: float | None, most: int = 40
 ) -> Iterator[tuple[float, float, float, bool]]:
     """Time, share of the speed before, throttle and place of at most `most` intervals."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from switchover.trace import Trace
 
 
+__all__ = ["VERDICT", "Costs", "simulate", "simulate_many"]
+
+
 def simulate(
     trace: Trace,
     strategy: strategies.Strategy | str = "pre-copy",

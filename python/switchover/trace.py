@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from switchover import trackers
     from switchover.guest import Guest
     from switchover.phases import Phase
+    from switchover.qemu.qmp import Address, Qmp
     from switchover.recording import Standing
     from switchover.stream.capture import Capture, Paths
 
@@ -88,10 +89,12 @@ class Trace:
         pid: int | None = None,
         *,
         guest: Guest | None = None,
+        qmp: Qmp | Address | None = None,
         duration: units.Time = "30s",
         interval: units.Time = "100ms",
         samples: int = 64,
         tracker: trackers.Tracker | str = "auto",
+        bandwidth: units.Rate = "32MB/s",
         on_progress: Callable[[Standing], object] | None = None,
     ) -> Trace:
         """Records what a running process, or a guest of ours, writes. Ctrl-C ends it early; what was recorded stays.
@@ -103,10 +106,13 @@ class Trace:
         Args:
             pid: The process. Its permission to be traced is needed: the same user's, or root's.
             guest: Or the guest, which may be running or not.
+            qmp: Or the monitor of a real VM, for a rehearsal: it copies its memory to a receiver of ours, which notes
+                the pages' numbers and lets them fall; it never moves and is never stopped. Takes QEMU 8.1 or later.
             duration: For how long, unless it ends before.
             interval: How often written pages are looked for; 1 ms or more.
             samples: Pages of each interval whose content is looked at; 0 for none.
             tracker: For a guest; a process has one of its own.
+            bandwidth: The most that a rehearsal may use. Its first pass takes memory / bandwidth.
             on_progress: Called a few times a second.
 
             >>> import subprocess, sys
@@ -119,6 +125,12 @@ class Trace:
         Raises:
             TrackerUnavailable: It cannot be watched; the text says what would help.
         """
+        if qmp is not None:
+            if pid is not None or guest is not None:
+                raise UsageError("record a process, a guest or a VM by its monitor: one of them")
+            from switchover.qemu import rehearsal
+
+            return rehearsal.record(qmp, duration, interval=interval, bandwidth=bandwidth)
         from switchover.recording import record
 
         return record(pid, guest, duration, interval, sample=samples, tracker=tracker, on_progress=on_progress)

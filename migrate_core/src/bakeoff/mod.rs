@@ -1,6 +1,6 @@
 //! The bake-off: codecs measured on real pages, as a migration would use them.
 //!
-//! A [`PageSet`] is taken from a memory image, a running process, a guest, or anything that yields pages in the order in
+//! A [`PageSet`] is taken from a memory image, a running process, a guest, a captured QEMU stream, or anything that yields pages in the order in
 //! which they are sent: [`PageSet::push`] takes the round, the page's number and its bytes, and a page that comes again
 //! has the version before it as its base. [`bake`] has a codec encode and decode all of it, several times over.
 //!
@@ -23,6 +23,7 @@ mod guest;
 mod lane;
 mod page_set;
 mod process;
+mod stream;
 mod take;
 
 pub use figures::{Baked, Figures, Spread};
@@ -30,6 +31,7 @@ pub use file::Images;
 pub use guest::{GuestLook, Pause};
 pub use page_set::{PageSet, Version};
 pub use process::ProcessLook;
+pub use stream::of_stream;
 pub use take::{Bytes, Memory, Taking};
 
 use std::ops::Range;

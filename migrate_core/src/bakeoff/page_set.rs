@@ -63,6 +63,11 @@ impl PageSet {
         self.last.get(&page).map(|index| &self.contents[*index])
     }
 
+    /// The round in which a page was sent last.
+    pub fn last_round(&self, page: u64) -> Option<u32> {
+        self.last.get(&page).map(|index| self.versions[*index].round)
+    }
+
     /// The versions in the order of sending, once all are in: in each round pages that are new come first, so that
     /// what they cost can be told from what versions cost.
     ///

@@ -47,7 +47,8 @@ pub struct Taking {
 }
 
 impl Taking {
-    fn check(self) -> Result<usize> {
+    /// Most pages.
+    pub(super) fn check(self) -> Result<usize> {
         if !(1..=MOST_ROUNDS).contains(&self.rounds) {
             return Err(Error::usage(format!("from 1 to {MOST_ROUNDS} versions, not {}", self.rounds)));
         }
@@ -85,26 +86,48 @@ impl Taking {
     }
 }
 
-/// At most `most` pages of `stretches`: all of them, or runs of [`BATCH`] in even distances, so that neighbours are
-/// encoded together as in a migration. (A file may claim to have 2^51 pages: only those chosen are counted through.)
-fn chosen(stretches: &[Range<u64>], most: usize) -> Vec<u64> {
-    let all: u64 = stretches.iter().map(|stretch| stretch.end - stretch.start).sum();
-    if all <= most as u64 {
-        return stretches.iter().cloned().flatten().collect();
+/// Which pages of a memory are taken, by their places in it: all of them, or runs of [`BATCH`] in even distances, so that
+/// neighbours are encoded together as in a migration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    all: u64,
+    runs: u128,
+    wanted: u128,
+}
+
+impl Choice {
+    /// At most `most` of `all` pages, but never less than a run.
+    pub fn new(all: u64, most: usize) -> Self {
+        let runs = u128::from(all.div_ceil(BATCH as u64));
+        Self { all, runs, wanted: runs.min((most / BATCH).max(1) as u128) }
     }
-    let (runs, wanted) = (all.div_ceil(BATCH as u64), (most / BATCH).max(1));
-    let starts =
-        (0..wanted as u128).map(|run| (run * u128::from(runs) / wanted as u128) as u64 * BATCH as u64);
-    let indices = starts.flat_map(|start| start..all.min(start + BATCH as u64)).take(most);
+
+    /// The places in ascending order. (A file may claim to have 2^51 pages: only those taken are counted through.)
+    fn places(self) -> impl Iterator<Item = u64> {
+        let batch = BATCH as u64;
+        let starts = (0..self.wanted).map(move |run| (run * self.runs / self.wanted) as u64 * batch);
+        starts.flat_map(move |start| start..self.all.min(start + batch))
+    }
+
+    /// Whether the page at `place` is taken.
+    pub fn takes(self, place: u64) -> bool {
+        let run = u128::from(place / BATCH as u64);
+        place < self.all && (run * self.wanted).div_ceil(self.runs) * self.runs / self.wanted == run
+    }
+}
+
+/// At most `most` pages of `stretches`.
+fn chosen(stretches: &[Range<u64>], most: usize) -> Vec<u64> {
+    let all = stretches.iter().map(|stretch| stretch.end - stretch.start).sum();
     let (mut at, mut before) = (0, 0);
-    let mut page = |index: u64| {
-        while index - before >= stretches[at].end - stretches[at].start {
+    let page = |place: u64| {
+        while place - before >= stretches[at].end - stretches[at].start {
             before += stretches[at].end - stretches[at].start;
             at += 1;
         }
-        stretches[at].start + index - before
+        stretches[at].start + place - before
     };
-    indices.map(&mut page).collect()
+    Choice::new(all, most).places().take(most).map(page).collect()
 }
 
 /// Waits for `time` or until it is cancelled; whether it was not.
@@ -186,6 +209,19 @@ mod tests {
         assert_eq!(chosen(&stretches, 3), [10, 11, 12]);
         assert_eq!(chosen(&[], 3), [0u64; 0]);
         assert_eq!(chosen(&[0..1 << 50, 1 << 50..1 << 51], 128).len(), 128);
+    }
+
+    #[test]
+    fn a_place_is_taken_if_it_is_among_the_places() {
+        for (all, most) in
+            [(1, 1), (64, 64), (1000, 128), (1000, 5000), (4010, 512), (6400, 3200), (777, 700)]
+        {
+            let choice = Choice::new(all, most);
+            let places: Vec<u64> = choice.places().collect();
+            let taken: Vec<u64> = (0..all + 200).filter(|place| choice.takes(*place)).collect();
+            assert_eq!(places, taken, "{most} of {all}");
+            assert!(places.len() <= most.max(BATCH) && !places.is_empty());
+        }
     }
 
     #[test]

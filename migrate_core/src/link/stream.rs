@@ -167,6 +167,16 @@ impl Stream {
         }
     }
 
+    /// Ends both directions for all handles, and resets a TCP connection once the last of them is gone.
+    ///
+    /// A peer that fills a window which nobody opens again would else wait in its write: a connection that was ended
+    /// politely answers nothing but a write that fits.
+    pub fn abort(&self) -> Result<()> {
+        // The one kind of socket that cannot linger, a UNIX one, fails its peer's writes at once.
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+        self.shutdown(Shutdown::Both)
+    }
+
     /// Most time that one read waits for a first byte; `None` waits for ever, zero is refused.
     pub fn set_read_timeout(&self, limit: Option<Duration>) -> Result<()> {
         let set = self.checked(limit).and_then(|()| self.socket.set_read_timeout(limit));

@@ -9,6 +9,7 @@ mod source;
 mod wrapping;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -19,6 +20,7 @@ use super::blocks::Blocks;
 use super::description::Description;
 use super::event::Sink;
 use super::multifd::Channel;
+use super::receiver::Control;
 use super::stream::{Advance, Parser, Then};
 use super::times::Times;
 use crate::error::{Error, Result};
@@ -65,6 +67,7 @@ pub struct Capture {
     stage: Stage,
     description: Option<Description>,
     times: Times,
+    control: Arc<Control>,
 }
 
 impl std::fmt::Debug for Capture {
@@ -81,6 +84,14 @@ impl Capture {
     /// [`Error::Usage`]: no file, one that cannot be read, or not exactly one main channel. [`Error::Stream`]: a file
     /// that is no part of a migration, or is packed in a way that cannot be undone here.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
+        Self::open_under(paths, &Arc::default())
+    }
+
+    /// The same, with other threads allowed to look how far it is, and to call it off.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_under<P: AsRef<Path>>(paths: &[P], control: &Arc<Control>) -> Result<Self> {
         let mut sources = Vec::new();
         for path in paths {
             source::open(path.as_ref(), &mut sources)?;
@@ -114,7 +125,8 @@ impl Capture {
             channels.into_iter().map(|index| (index, Channel::new(index, parser.page_bytes()))).collect();
         let files: Vec<_> = sources.iter().map(|source| source.info.clone()).collect();
         let times = Times::read(files.iter().map(|file| file.path.as_path()))?;
-        Ok(Self { files, sources, main, parser, channels, later, stage: Stage::Main, description, times })
+        let (stage, control) = (Stage::Main, Arc::clone(control));
+        Ok(Self { files, sources, main, parser, channels, later, stage, description, times, control })
     }
 
     /// The files, numbered as in [`super::event::At::channel`]; return paths are left out.
@@ -154,8 +166,12 @@ impl Capture {
     /// Replays a piece; whether there is more.
     ///
     /// # Errors
-    /// [`Error::Stream`] with the position and, where there are several files, the file's name; what `sink` gave.
+    /// [`Error::Stream`] with the position and, where there are several files, the file's name; what `sink` gave;
+    /// [`Error::Usage`] where it was called off.
     pub fn step(&mut self, sink: &mut dyn Sink) -> Result<bool> {
+        if self.control.is_cancelled() {
+            return Err(Error::usage("called off"));
+        }
         let file = match self.stage {
             Stage::Main => self.main,
             Stage::Channel { index, .. } => self.channels.get(index).map_or(self.main, |(file, _)| *file),
@@ -187,6 +203,7 @@ impl Capture {
         let there = source.fill()?;
         let Advance { used, then } = self.parser.advance(source.bytes(), sink)?;
         source.consume(used);
+        self.control.add(used as u64);
         match then {
             Then::Skip(count) => {
                 let skipped = source.skip(count)?;
@@ -227,6 +244,7 @@ impl Capture {
         let there = source.fill()?;
         let Advance { used, then } = channel.advance(source.bytes(), self.parser.blocks(), sink)?;
         source.consume(used);
+        self.control.add(used as u64);
         let next = Stage::Channel { index: index + 1, last };
         match then {
             Then::More(count) => source.need(count),
@@ -256,6 +274,7 @@ impl Capture {
         let there = source.fill()?;
         let Advance { used, then } = self.parser.advance(source.bytes(), sink)?;
         source.consume(used);
+        self.control.add(used as u64);
         if let Then::More(count) = then {
             source.need(count);
         }

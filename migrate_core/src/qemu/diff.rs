@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -11,6 +12,7 @@ use super::capture::Capture;
 use super::description::Json;
 use super::devices::{self, DeviceState};
 use super::image;
+use super::receiver::Control;
 use crate::error::{Error, Result};
 
 /// Bytes compared at a time.
@@ -51,13 +53,19 @@ pub struct Difference {
     pub fields: Vec<FieldDifference>,
 }
 
-/// Compares two captures, with `scratch`, a folder of the caller's, for their memory meanwhile.
+/// Compares two captures, with `scratch`, a folder of the caller's, for their memory meanwhile; `control` can call it
+/// off.
 ///
 /// # Errors
 /// [`Error::Stream`]: one of them is not whole. [`Error::Usage`]: a file cannot be read or written.
-pub fn diff<P: AsRef<Path>>(first: &[P], second: &[P], scratch: &Path) -> Result<Difference> {
-    let a = images(first, &scratch.join("first"))?;
-    let b = images(second, &scratch.join("second"))?;
+pub fn diff<P: AsRef<Path>>(
+    first: &[P],
+    second: &[P],
+    scratch: &Path,
+    control: &Arc<Control>,
+) -> Result<Difference> {
+    let a = images(first, &scratch.join("first"), control)?;
+    let b = images(second, &scratch.join("second"), control)?;
     let names: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
     let mut blocks = Vec::new();
     for name in names {
@@ -66,12 +74,17 @@ pub fn diff<P: AsRef<Path>>(first: &[P], second: &[P], scratch: &Path) -> Result
             blocks.push(found);
         }
     }
-    let (a, b) = (devices::read(&mut Capture::open(first)?)?, devices::read(&mut Capture::open(second)?)?);
+    let states = |paths| devices::read(&mut Capture::open_under(paths, control)?);
+    let (a, b) = (states(first)?, states(second)?);
     Ok(Difference { blocks, fields: fields(&a, &b) })
 }
 
-fn images<P: AsRef<Path>>(paths: &[P], folder: &Path) -> Result<BTreeMap<String, (PathBuf, u64)>> {
-    let files = image::extract(&mut Capture::open(paths)?, folder)?;
+fn images<P: AsRef<Path>>(
+    paths: &[P],
+    folder: &Path,
+    control: &Arc<Control>,
+) -> Result<BTreeMap<String, (PathBuf, u64)>> {
+    let files = image::extract(&mut Capture::open_under(paths, control)?, folder)?;
     Ok(files.into_iter().map(|(name, path, bytes)| (name, (path, bytes))).collect())
 }
 

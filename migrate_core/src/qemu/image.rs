@@ -146,21 +146,25 @@ impl<T: Target> Image<T> {
         self.put_own(page)
     }
 
-    /// Fills the page out of a zlib stream of its own.
     fn expand(&mut self, at: At, data: &[u8], bytes: usize) -> Result<()> {
         self.page.clear();
         self.page.resize(bytes, 0);
-        let mut zlib = flate2::Decompress::new(true);
-        let done = zlib.decompress(data, &mut self.page, flate2::FlushDecompress::Finish);
-        match done {
-            Ok(_) if zlib.total_out() == bytes as u64 => Ok(()),
-            Ok(_) => {
-                let text = format!("a compressed page of {} bytes; {bytes} were expected", zlib.total_out());
-                Err(Error::stream(at.offset, text))
-            }
-            Err(error) => {
-                Err(Error::stream(at.offset, format!("a compressed page that is no zlib stream: {error}")))
-            }
+        inflate(at, data, &mut self.page)
+    }
+}
+
+/// Fills a page out of a zlib stream of its own.
+pub(crate) fn inflate(at: At, data: &[u8], page: &mut [u8]) -> Result<()> {
+    let mut zlib = flate2::Decompress::new(true);
+    match zlib.decompress(data, page, flate2::FlushDecompress::Finish) {
+        Ok(_) if zlib.total_out() == page.len() as u64 => Ok(()),
+        Ok(_) => {
+            let text =
+                format!("a compressed page of {} bytes; {} were expected", zlib.total_out(), page.len());
+            Err(Error::stream(at.offset, text))
+        }
+        Err(error) => {
+            Err(Error::stream(at.offset, format!("a compressed page that is no zlib stream: {error}")))
         }
     }
 }

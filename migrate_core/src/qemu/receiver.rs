@@ -82,7 +82,7 @@ impl Default for ReceiverOptions {
     }
 }
 
-/// What other threads may see of a reception, and do to it.
+/// What other threads may see of a reception, or of the reading of a capture, and do to it.
 #[derive(Debug, Default)]
 pub struct Control {
     cancelled: AtomicBool,
@@ -90,14 +90,24 @@ pub struct Control {
 }
 
 impl Control {
-    /// Drops the migration, or ends the wait for one.
+    /// Drops the migration, or ends the wait for one; ends the reading.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes of all channels that have come in.
+    /// Whether that was asked for.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all channels that have come in, or have been read.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// `count` more have.
+    pub(super) fn add(&self, count: u64) {
+        self.bytes.fetch_add(count, Ordering::Relaxed);
     }
 }
 
@@ -120,7 +130,7 @@ pub fn receive(listener: &Listener, options: &ReceiverOptions, control: &Control
 fn first(listener: &Listener, options: &ReceiverOptions, control: &Control) -> Result<Stream> {
     let begun = Instant::now();
     loop {
-        if control.cancelled.load(Ordering::Relaxed) {
+        if control.is_cancelled() {
             return Err(Error::link("called off"));
         }
         match listener.accept(SLICE.min(options.wait.unwrap_or(SLICE))) {

@@ -8,11 +8,13 @@ mod memory;
 mod output;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::blocks::{Block, Blocks};
 use super::capture::Capture;
 use super::event::{At, Command, Event, Section, SectionKind, Setting, Sink};
 use super::image;
+use super::receiver::Control;
 use crate::error::{Error, Result};
 use memory::Image;
 use output::Output;
@@ -32,18 +34,24 @@ pub enum Form {
 }
 
 /// Writes the squashed form of the capture in `paths` to `output`, with `scratch`, a folder of the caller's, for the
-/// memory meanwhile. The bytes written; those of holes count.
+/// memory meanwhile; `control` can call it off. The bytes written; those of holes count.
 ///
 /// # Errors
 /// [`Error::Stream`]: the capture is not whole. [`Error::Usage`]: a file cannot be written, or the capture holds memory
 /// that is shared and not in it.
-pub fn squash<P: AsRef<Path>>(paths: &[P], output: &Path, scratch: &Path, form: Form) -> Result<u64> {
-    let mut capture = Capture::open(paths)?;
+pub fn squash<P: AsRef<Path>>(
+    paths: &[P],
+    output: &Path,
+    scratch: &Path,
+    form: Form,
+    control: &Arc<Control>,
+) -> Result<u64> {
+    let mut capture = Capture::open_under(paths, control)?;
     refuse_itself(&capture, output)?;
     let files = image::extract(&mut capture, scratch)?;
     let images = files.into_iter().map(|(name, path, _)| (name, path)).collect();
     let mut sink = Squash::new(Output::create(output)?, images, form);
-    let mut again = Capture::open(paths)?;
+    let mut again = Capture::open_under(paths, control)?;
     again.run(&mut sink)?;
     sink.to.finish()
 }

@@ -404,6 +404,7 @@ impl Sink for Tally {
                     self.description.extend_from_slice(piece);
                 }
             }
+            Event::Flush => self.feature("multifd-flush"),
             Event::Trailing(bytes) => self.summary.trailing_bytes += bytes.len() as u64,
             _ => {}
         }

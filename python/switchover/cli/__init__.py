@@ -25,6 +25,7 @@ from .run import run
 from .simulate import simulate
 from .stream import stream
 from .trace import trace
+from .tune import tune
 
 NOT_COMPLETED = 1
 WRONG = 2
@@ -43,6 +44,7 @@ for command in (
     record,
     trace,
     simulate,
+    tune,
     calibrate,
     compare,
     stream,

@@ -98,6 +98,8 @@ def facts(capture: sw.stream.Capture) -> list[str]:
         copies = found["duplicate_share"]
         lines.append(text + (f"; of the raw ones {copies:.0%} copy another." if copies is not None else "."))
     lines += spent(capture)
+    if "multifd-flush" in found["features"] and "multifd" not in found["features"]:
+        lines.append("Its pages came over multifd channels, whose files are missing: give them, too.")
     if found["trailing_bytes"]:
         lines.append(f"{found['trailing_bytes']} bytes follow the end.")
     return lines

@@ -27,6 +27,7 @@ PARTS = {"first": "pages sent for the first time", "again": "pages that came aga
 
 @click.command()
 @click.argument("source", nargs=-1)
+@click.option("--stream", multiple=True, help="Take pages from a captured migration of QEMU's; again for each file.")
 @click.option("-w", "--workload", help="Take pages from a guest that runs this, such as `kv:rate=30MB/s`.")
 @click.option("-l", "--link", help="Say which codec wins on this link, such as `1Gbit/s`.")
 @click.option("-c", "--codec", "compared", multiple=True, help="A codec to compare; may be given again.")
@@ -44,6 +45,7 @@ PARTS = {"first": "pages sent for the first time", "again": "pages that came aga
 def codecs(
     *,
     source: tuple[str, ...],
+    stream: tuple[str, ...],
     workload: str | None,
     link: str | None,
     compared: tuple[str, ...],
@@ -59,13 +61,14 @@ def codecs(
 
     SOURCE is a memory image, several images of the same memory one after the other, or the number of a running process.
     """
-    if not source and workload is None:
+    places = sum((bool(source), bool(stream), workload is not None))
+    if not places:
         if link or compared or chart:
-            raise sw.UsageError("say what to take pages from: a file, a process's number, or --workload")
+            raise sw.UsageError("say what to take pages from: a file, a process's number, --stream or --workload")
         listing(as_json)
         return
-    if source and workload is not None:
-        raise sw.UsageError("pages come from one place: a file or process, or --workload")
+    if places > 1:
+        raise sw.UsageError("pages come from one place: a file or process, --stream or --workload")
     if chart and not chart.absolute().parent.is_dir():
         raise sw.UsageError(f"{chart}: its folder does not exist")
     bandwidth = of_link(link)
@@ -74,6 +77,8 @@ def codecs(
     if workload is not None:
         with sw.Guest(memory, sw.workloads.registry.of(workload)) as guest:
             found = sw.codecs.bakeoff(guest, compared or None, **options)
+    elif stream:
+        found = measured_stream(stream, compared, options)
     else:
         found = sw.codecs.bakeoff(of(source), compared or None, **options)
     clear(as_json)
@@ -82,7 +87,7 @@ def codecs(
     if as_json:
         click.echo(json.dumps(found.to_dict() | {"winner": winners(found, bandwidth)}))
     else:
-        report(found, workload or " ".join(source), bandwidth)
+        report(found, workload or " ".join(source or stream), bandwidth)
 
 
 def listing(as_json: bool) -> None:
@@ -99,6 +104,14 @@ def of(source: tuple[str, ...]) -> int | list[str]:
     if len(source) == 1 and source[0].isdecimal() and not Path(source[0]).exists():
         return int(source[0])
     return list(source)
+
+
+def measured_stream(files: tuple[str, ...], compared: tuple[str, ...], options: dict[str, Any]) -> BakeOff:
+    """Of a capture; what is wrong with its files is bad input."""
+    try:
+        return sw.codecs.bakeoff(sw.stream.open(files), compared or None, **options)
+    except sw.StreamError as error:
+        raise sw.UsageError(f"{', '.join(files)}: {error}") from error
 
 
 def of_link(link: str | None) -> float | None:

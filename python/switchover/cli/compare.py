@@ -34,6 +34,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--base", type=FOLDER, help="Results to hold others against.")
 @click.option("--head", type=FOLDER, help="The others; default: those of SUITE.")
 @click.option("--fail-over", default="5%", show_default=True, help="Share by which a median may grow.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as HTML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table, or the gate's findings, as JSON.")
 def compare(
     *,
@@ -44,6 +45,7 @@ def compare(
     base: Path | None,
     head: Path | None,
     fail_over: str,
+    html: Path | None,
     as_json: bool,
 ) -> int:
     """Run SUITE and table it; or, with --base, fail if results have become worse.
@@ -58,6 +60,8 @@ def compare(
         raise UsageError("--head is held against something: give --base")
     screen = show.console()
     table = comparison.Table.load(head) if head else _run(suite or Path(), output, repeats, None if as_json else screen)
+    if html is not None:
+        table.to_html(html, f"Comparison {(suite or head or Path()).stem}", names)
     if base is not None:
         return _gate(table.against(comparison.Table.load(base), fail_over, names), as_json)
     if as_json:

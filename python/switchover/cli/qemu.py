@@ -154,8 +154,11 @@ def run(
 def recover(source: str, destination: str, listen: str, connect: str | None) -> int:
     """Have a post-copy whose link was cut go on over another one."""
     with sw.qemu.Qmp(source) as here, sw.qemu.Qmp(destination) as there:
-        sw.qemu.recover(here, there, listen, connect)
-    click.echo(f"the post-copy goes on over {connect or listen}")
+        goes_on = sw.qemu.recover(here, there, listen, connect)
+    if goes_on:
+        click.echo(f"the post-copy goes on over {connect or listen}")
+    else:
+        click.echo("it is over: the destination has every page, only the source had not heard of it; shut that down")
     return 0
 
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Or a captured QEMU stream, once for each of its files, or a receiver's page log.",
 )
+@click.option(
+    "--qmp", metavar="SOCK", help="Or the monitor of a VM: a rehearsal, in which it never moves and is never stopped."
+)
+@click.option("--cap", default="32MB/s", show_default=True, help="The most that a rehearsal may use of the link.")
 @click.option("--bandwidth", default="1Gbit/s", show_default=True, help="Of a stream of which nobody noted the times.")
 @click.option("--interval", default="100ms", show_default=True, help="How often written pages are looked for.")
 @click.option("--duration", default="30s", show_default=True, help="For how long; Ctrl-C ends it early.")
@@ -36,16 +40,24 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def record(
-    *, pid: int | None, stream: tuple[str, ...], bandwidth: str, interval: str, duration: str, samples: int,
-    output: Path, as_json: bool,
+    *, pid: int | None, stream: tuple[str, ...], qmp: str | None, cap: str, bandwidth: str, interval: str,
+    duration: str, samples: int, output: Path, as_json: bool,
 ) -> int:  # fmt: skip
-    """Record which pages a running process writes, without its taking part; or those of a migration's stream."""
-    if (pid is None) == (not stream):
-        raise sw.UsageError("give --pid for a process or --stream for a captured migration, one of them")
+    """Record which pages a running process or VM writes, without its taking part; or those of a migration's stream."""
+    if [pid is not None, bool(stream), qmp is not None].count(True) != 1:
+        raise sw.UsageError(
+            "give --pid for a process, --qmp for a VM or --stream for a captured migration, one of them"
+        )
     if not output.absolute().parent.is_dir():
         raise sw.UsageError(f"{output}: its folder does not exist")
-    if stream:
-        return take(stream, bandwidth, interval, output, as_json)
+    if stream or qmp is not None:
+        source = stream[0] if len(stream) == 1 else stream
+        trace = (
+            sw.Trace.record(qmp=qmp, duration=duration, interval=interval, bandwidth=cap)
+            if qmp is not None
+            else sw.Trace.from_stream(source, interval=interval, bandwidth=bandwidth)
+        )
+        return keep(trace, output, as_json)
     trace = sw.Trace.record(pid, duration=duration, interval=interval, samples=samples, on_progress=progress(as_json))
     trace.save(output)
     cost = json.loads(trace.metadata["cost"])
@@ -58,10 +70,8 @@ def record(
     return 0
 
 
-def take(files: tuple[str, ...], bandwidth: str, interval: str, output: Path, as_json: bool) -> int:
-    """Writes the trace of a stream."""
-    source = files[0] if len(files) == 1 else files
-    trace = sw.Trace.from_stream(source, interval=interval, bandwidth=bandwidth)
+def keep(trace: sw.Trace, output: Path, as_json: bool) -> int:
+    """Writes the trace of a migration."""
     trace.save(output)
     if as_json:
         click.echo(json.dumps(summary(trace) | {"file": str(output), "metadata": trace.metadata}))

@@ -76,6 +76,7 @@ from . import show
 @click.option("--retry", default=0, show_default=True, help="How often a lost link is replaced.")
 @click.option("--stall-timeout", default="10s", show_default=True, help="How long the peer may be silent.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as JSON.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write it there as HTML, with charts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def run(
     *,
@@ -97,6 +98,7 @@ def run(
     retry: int,
     stall_timeout: str,
     output: Path | None,
+    html: Path | None,
     as_json: bool,
 ) -> int:
     """Migrate a running guest once and report what it cost."""
@@ -125,6 +127,8 @@ def run(
         )
     if output:
         output.write_text(report.to_json())
+    if html:
+        report.to_html(html, f"{strategy} / {' + '.join(policies)}")
     if as_json:
         click.echo(report.to_json())
     else:

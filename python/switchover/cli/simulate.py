@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import switchover as sw
+from switchover import html as pages
 
 from . import show
 
@@ -41,6 +42,7 @@ from . import show
     help="What migrations cost beside sending: a file of `switchover calibrate`.",
 )
 @click.option("--longest", default="1h", show_default=True, help="Simulated time after which a run counts as failed.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the runs there as HTML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 def simulate(
     trace: Path,
@@ -52,6 +54,7 @@ def simulate(
     zero_share: float,
     costs: Path | None,
     longest: str,
+    html: Path | None,
     as_json: bool,
 ) -> int:
     """Simulate migrations of the guest that TRACE watched, under each policy and from each start."""
@@ -64,10 +67,12 @@ def simulate(
         return sw.simulate(guest, plan, judge, link, start=at, costs=given, zero_share=zero_share, longest=longest)
 
     reports = [run(policy, at) for policy, at in runs]
+    names = [policy if len(start) == 1 else f"{policy} from {at}" for policy, at in runs]
+    if html:
+        pages.Document(f"{trace.name}, {strategy} over {link}", list(map(pages.of_report, reports, names))).write(html)
     if as_json:
         click.echo(json.dumps([report.data for report in reports], indent=2))
     else:
-        names = [policy if len(start) == 1 else f"{policy} from {at}" for policy, at in runs]
         show.console().print(show.table(zip(names, reports, strict=True), title=f"{strategy} over {link}: {guest!r}"))
         for name, report in zip(names, reports, strict=True):
             if report.reason:

@@ -15,6 +15,7 @@ from switchover.comparison.folder import Folder
 from switchover.comparison.run import Run, run_id
 from switchover.comparison.source import Given, sources
 from switchover.comparison.table import Table
+from switchover.costs import Costs
 from switchover.errors import UsageError
 from switchover.link import Link
 from switchover.migration import migrate
@@ -23,6 +24,7 @@ from switchover.simulation import simulate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from os import PathLike
+    from pathlib import Path
 
     from switchover.report import Report
 
@@ -57,7 +59,9 @@ class Turn:
         case, options = self.case, dict(self.case.options)
         if case.world == "sim":
             trace = case.source.trace()
-            return simulate(trace, case.strategy, case.policy, case.link, start=self.entry * trace.duration, **options)
+            costs = Costs(**options.pop("costs", {}))
+            start = self.entry * trace.duration
+            return simulate(trace, case.strategy, case.policy, case.link, start=start, costs=costs, **options)
         limit = policies.registry.get("time-limit", limit=options.pop("longest"), then="abort")
         with case.source.make() as guest:
             return migrate(guest, case.strategy, policies.any_of(case.policy, limit), case.link, **options)
@@ -78,6 +82,8 @@ def compare(
     warm_up: units.Time = "500ms",
     cool_down: units.Time | None = None,
     longest: units.Time = "10min",
+    zero_share: float = 0.0,
+    costs: Costs | str | Path | None = None,
     on_run: Callable[[int, int, Run], object] | None = None,
 ) -> Table:
     """Migrates every guest by every strategy, under every policy, over every link, in every world, several times.
@@ -102,6 +108,8 @@ def compare(
         warm_up: How long each guest is measured before it is migrated, in memory.
         cool_down: How long it is watched at the destination.
         longest: A run that takes longer is given up: at its next round's end in memory.
+        zero_share: Share of the pages that are zero until written, in the simulator.
+        costs: What a simulated migration costs beside sending, or the path of a file of `switchover calibrate`.
         on_run: Called with how many are done, how many there are, and the run, after each.
 
     Returns:
@@ -126,7 +134,7 @@ def compare(
         _policies(policies),
         named(links, Link.of, "links"),
         worlds=[worlds] if isinstance(worlds, str) else list(worlds),
-        options=_options(verify, warm_up, cool_down, longest),
+        options=_options(verify, warm_up, cool_down, longest=longest, modelled=(zero_share, Costs.of(costs))),
     )
     return run_all(turns(found, repeats, seed), folder, on_run)
 
@@ -140,12 +148,17 @@ def _policies(given: Any) -> dict[str, policies.Judge]:
 
 
 def _options(
-    verify: bool, warm_up: units.Time, cool_down: units.Time | None, longest: units.Time
+    verify: bool,
+    warm_up: units.Time,
+    cool_down: units.Time | None,
+    *,
+    longest: units.Time,
+    modelled: tuple[float, Costs],
 ) -> dict[str, dict[str, Any]]:
     most = {"longest": units.parse_time(longest, "longest")}
     after = None if cool_down is None else units.parse_time(cool_down, "cool_down")
     watched = {"verify": bool(verify), "warm_up": units.parse_time(warm_up, "warm_up"), "cool_down": after}
-    return {"sim": most, "memory": {**most, **watched}}
+    return {"sim": {**most, "zero_share": modelled[0], "costs": modelled[1].spec()}, "memory": {**most, **watched}}
 
 
 def turns(found: Sequence[Case], repeats: int, seed: int) -> list[Turn]:

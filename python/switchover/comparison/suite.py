@@ -112,6 +112,7 @@ class Suite(BaseModel):
     warm_up: Time = "500ms"
     cool_down: Time | None = None
     longest: Time = "10min"
+    zero_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Suite, Path]:
@@ -152,6 +153,7 @@ class Suite(BaseModel):
             warm_up=self.warm_up,
             cool_down=self.cool_down,
             longest=self.longest,
+            zero_share=self.zero_share,
             on_run=on_run,
         )
 

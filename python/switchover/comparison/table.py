@@ -119,8 +119,11 @@ class Table:
         """
         (what,) = chosen([metric])
         keys = {row.case for row in self.groups.get(group, [])}
-        twice = [self._row(key, "again") for key in keys if any((r.case, r.arm) == (key, "again") for r in self.runs)]
-        found = [estimate.ratio(self._values(row.case, what), [r.value(what) for r in row.runs]) for row in twice]
+        arms: dict[str, list[float]] = {}
+        for run in self.runs:
+            if run.arm == "again" and run.case in keys:
+                arms.setdefault(run.case, []).append(run.value(what))
+        found = [estimate.ratio(self._values(key, what), values) for key, values in arms.items()]
         ends = [max(abs(r.low - 1), abs(r.high - 1)) for r in found if not math.isnan(r.median)]
         return max(ends, default=None)
 
@@ -160,6 +163,16 @@ class Table:
 
         return gate(base, self, fail_over, metrics)
 
+    def to_html(self, path: str | PathLike[str], title: str = "A comparison", metrics: Sequence[str] = GATED) -> None:
+        """Writes one HTML file with tables, Pareto plots and the charts of each case's typical run; see docs/report.md.
+
+        Raises:
+            UsageError: Plotly is not installed.
+        """
+        from switchover import html
+
+        html.of_table(self, title, metrics).write(path)
+
     def to_frame(self) -> pd.DataFrame:
         """A row for each case: names, runs, completed, and of each metric median, `_low` and `_high`.
 
@@ -194,10 +207,12 @@ class Table:
         ends = {name: _finite(getattr(found, name)) for name in ("median", "low", "high")}
         return {**ends, "rank": rank, "tied": tied}
 
-    def cells(self, metrics: Sequence[str] = GATED) -> tuple[list[str], list[list[str]]]:
-        """Heads and rows of a table for people. Names that are the same in all rows are left out."""
-        known = chosen(metrics)
-        keys = [key for key in (self.rows[0].names if self.rows else {}) if len({r.names[key] for r in self.rows}) > 1]
+    def cells(
+        self, metrics: Sequence[str] = GATED, rows: Sequence[Row] | None = None
+    ) -> tuple[list[str], list[list[str]]]:
+        """Heads and rows of a table for people, of all rows or some. Names that are the same in all are left out."""
+        known, shown = chosen(metrics), self.rows if rows is None else rows
+        keys = [key for key in (shown[0].names if shown else {}) if len({row.names[key] for row in shown}) > 1]
         keys = keys or ["strategy", "policy"]
         head = [*keys, "completed", *(metric.title for metric in known)]
         return head, [
@@ -206,7 +221,7 @@ class Table:
                 f"{row.completed}/{len(row.runs)}",
                 *(self._cell(row, metric) for metric in known),
             ]
-            for row in self.rows
+            for row in shown
         ]
 
     def _cell(self, row: Row, metric: Metric) -> str:

@@ -40,7 +40,7 @@ def sides(pair: list[dict[str, Any] | None]) -> dict[str, Any]:
 def make(run: Migration, last: dict[str, Any], total: float) -> Report:
     """The report of a run that is over; `last` is the source's last answer."""
     look = Look(total, last)
-    complete = last.get("status") == "completed"
+    complete = run.unheard or last.get("status") == "completed"
     _close(run, look, complete=complete)
     outcome, reason = _outcome(run, last, complete=complete)
     gaps = _gaps(run, last, complete=complete)
@@ -131,6 +131,8 @@ def _outcome(run: Migration, last: dict[str, Any], *, complete: bool) -> tuple[s
 
 
 def _where_completed(run: Migration) -> str:
+    if run.unheard:
+        return "the link was cut when the destination had every page; the source did not hear of it and stays stopped"
     if run.uri.startswith(("file:", "exec:", "fd:")):
         return "the guest's state is written, and it is stopped at the source"
     return ""

@@ -85,6 +85,8 @@ class Migration:
         self._recover = recover
         self._through = through or (lambda uri: uri)
         self._recovered = 0
+        # The destination has every page, and the source did not hear of it.
+        self.unheard = False
         self._setters: list[Setter] = []
         self._events: queue.SimpleQueue[tuple[str, Event] | None] = queue.SimpleQueue()
         self._deaf: list[Callable[[], None]] = []
@@ -281,10 +283,21 @@ class Migration:
             self._sent, self._moved = sent, now
         elif now - self._moved > self._stall:
             self._moved = now
-            if look.status.startswith("postcopy"):
+            if look.status.startswith("postcopy") and self._arrived():
+                # A source whose link went after its last page may wait for the destination's word for ever (7.2).
+                self.unheard, self._status = True, "completed"
+            elif look.status.startswith("postcopy"):
                 self.source.execute("migrate-pause", oob=True)
             else:
                 self._end("failed", f"nothing went over the link for {self._stall:g} s")
+
+    def _arrived(self) -> bool:
+        """Whether the destination says that it has everything."""
+        if self.destination is None:
+            return False
+        with contextlib.suppress(QmpError):
+            return bool(self.destination.execute("query-migrate").get("status") == "completed")
+        return False
 
     def _hear(self, side: str, event: Event) -> Round | None:
         self._record(side, event)
@@ -402,11 +415,12 @@ class Migration:
                 return
             self._note("recovering", turn=self._recovered)
             try:
-                recovery.resume(self.source, self.destination, listen, self._through)
+                goes_on = recovery.resume(self.source, self.destination, listen, self._through)
             except QmpError as error:
                 self._error = error
             else:
-                self._error, self._status = None, "postcopy-recover"
+                self.unheard = not goes_on
+                self._error, self._status = None, "postcopy-recover" if goes_on else "completed"
                 return
 
     def pause_post_copy(self) -> None:

@@ -7,7 +7,9 @@ and has nothing left to send. A QEMU without that capability (before 8.1) is ref
 
 from __future__ import annotations
 
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from switchover import policies, units
@@ -19,10 +21,10 @@ from switchover.qemu.features import Features
 from switchover.qemu.migration import Migration
 from switchover.qemu.qmp import Qmp
 from switchover.stream import Receiver
+from switchover.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from switchover.qemu.qmp import Address
     from switchover.report import Report
@@ -74,6 +76,7 @@ def rehearse(
     *,
     bandwidth: units.Rate = "32MB/s",
     output: str | Path | None = None,
+    log: str | Path | None = None,
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
     on_round: Callable[[Round, Decision], object] | None = None,
 ) -> Rehearsal:
@@ -85,6 +88,7 @@ def rehearse(
         bandwidth: The most to use, so that the guest does not suffer.
         output: A file to keep the stream in, which holds the guest's memory; left out, the bytes are measured and
             let fall.
+        log: A file for the page log: which pages came when, for [`from_stream`][switchover.trace.Trace.from_stream].
         shadow: Policies that watch: what they would have done is in the report.
         on_round: Called with each round.
 
@@ -101,19 +105,51 @@ def rehearse(
                 "guest could switch over in a rehearsal, so there is none"
             )
         features = Features(bandwidth=bandwidth, capabilities={NEEDED: True})
-        return _rehearsed(qmp, features, Until(limit), output, shadow=shadow, on_round=on_round)
+        return _rehearsed(qmp, features, Until(limit), (output, log), shadow=shadow, on_round=on_round)
     finally:
         if qmp is not source:
             qmp.close()
 
 
+def record(
+    source: Qmp | Address,
+    duration: units.Time = "30s",
+    *,
+    interval: units.Time = "100ms",
+    bandwidth: units.Rate = "32MB/s",
+) -> Trace:
+    """The dirty trace of a VM, out of a rehearsal: which of its pages were sent again, and when.
+
+    Args:
+        source: The VM's monitor, on this machine.
+        duration: How long. The first pass alone takes memory / bandwidth; a page counts as written only after it.
+        interval: Of the trace.
+        bandwidth: The most to use.
+
+    Raises:
+        UsageError: This QEMU cannot be kept from switching over.
+    """
+    with tempfile.TemporaryDirectory(prefix="switchover-") as folder:
+        log = Path(folder) / "pages"
+        rehearse(source, duration, bandwidth=bandwidth, log=log)
+        return Trace.from_stream(log, interval=interval)
+
+
 def _rehearsed(
-    qmp: Qmp, features: Features, until: Until, output: str | Path | None, *, shadow: Any, on_round: Any
+    qmp: Qmp,
+    features: Features,
+    until: Until,
+    files: tuple[str | Path | None, str | Path | None],
+    *,
+    shadow: Any,
+    on_round: Any,
 ) -> Rehearsal:
+    output, log = files
     with Receiver("tcp:127.0.0.1:0") as receiver:
         received: list[Reception] = []
         listener = threading.Thread(
-            target=lambda: received.append(receiver.receive(output, ending="hold")), name="switchover-rehearsal"
+            target=lambda: received.append(receiver.receive(output, log=log, ending="hold")),
+            name="switchover-rehearsal",
         )
         migration = Migration(qmp, receiver.endpoint, "pre-copy", until, features=features, shadow=shadow)
         listener.start()

@@ -1,10 +1,11 @@
 //! Bare streams: connecting, listening, and what goes wrong.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::super::{connect, pair, Endpoint, Listener, Transport};
 use super::{pattern, receive_all, send_in_background, PATIENCE};
@@ -174,4 +175,25 @@ fn a_time_limit_of_zero_is_refused() {
     assert!(one.set_read_timeout(Some(Duration::ZERO)).is_err());
     assert!(one.set_write_timeout(Some(Duration::ZERO)).is_err());
     one.set_read_timeout(None).unwrap();
+}
+
+#[test]
+fn an_abort_frees_a_writer_whose_window_is_closed() {
+    for transport in [Transport::Tcp, Transport::Unix] {
+        let (mut near, mut far) = pair(transport).unwrap();
+        let writer = thread::spawn(move || while near.write_all(&[7; 1 << 16]).is_ok() {});
+        // Until nothing more fits.
+        far.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        far.read_exact(&mut [0; 1 << 16]).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        far.abort().unwrap();
+        // Emptied, it would have nothing left to be reset for.
+        while matches!(far.read(&mut [0; 1 << 16]), Ok(1..)) {}
+        drop(far);
+        let began = Instant::now();
+        while !writer.is_finished() {
+            assert!(began.elapsed() < Duration::from_secs(10), "{transport:?}: the writer waits for ever");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }

@@ -1,7 +1,5 @@
 //! What the threads of one reception share, and the threads themselves.
 
-use std::net::Shutdown;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -106,7 +104,7 @@ impl<'a> Session<'a> {
 
     /// `count` bytes have come in on connection `index`.
     pub(super) fn count(&self, index: usize, count: u64, now: f64) {
-        self.control.bytes.fetch_add(count, Ordering::Relaxed);
+        self.control.add(count);
         self.notes().reception.count(index, count, now);
     }
 
@@ -171,7 +169,7 @@ impl<'a> Session<'a> {
     ) -> Result<()> {
         loop {
             self.accept(scope, SLICE)?;
-            if self.control.cancelled.load(Ordering::Relaxed) {
+            if self.control.is_cancelled() {
                 self.end(Outcome::Dropped, "called off");
             }
             if self.options.limit.is_some_and(|limit| self.begun.elapsed() >= limit) {
@@ -219,7 +217,7 @@ impl<'a> Session<'a> {
     pub(super) fn close(&self) {
         for stream in &self.notes().streams {
             // One that is closed already needs no closing.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = stream.abort();
         }
     }
 

@@ -98,7 +98,8 @@ fn stream() -> Vec<u8> {
     writer.be64(0x2000 | 0x60).raw(&[1, 0, 4, 1, 2, 8, 9]);
     writer.be64(0x120).be32(3).raw(b"zip");
     writer.be64(0x200).be64(0x10).footer(2);
-    writer.raw(&[3]).be32(2).be64(0x10).footer(2);
+    // A page of the block that the section before has named.
+    writer.raw(&[3]).be32(2).be64(0x3000 | 0x22).raw(&[0]).be64(0x10).footer(2);
     writer.head(4, 9, "dev", 1).raw(b"state \x7e\0\0\0\x09\x33 more \x7e\0\0\0\x09").footer(9);
     writer.raw(&[0, 6]).be32(2).raw(b"{}").raw(b"tail");
     writer.0
@@ -137,6 +138,7 @@ fn all_that_is_in_a_stream() {
         "page 0 0x2000 Xbzrle([1, 2, 8, 9])",
         "page 0 0x0 Compressed([122, 105, 112])",
         "Flush",
+        "page 0 0x3000 Fill(0)",
         "Data state ~\\x00\\x00\\x00\\t3 more ~\\x00\\x00\\x00\\t\n",
         "SectionsEnd",
         "Description {}",

@@ -44,7 +44,7 @@ def command_line(workload: object, memory: int, seed: int = 0, beat: float = 100
     """The guest's parameters, which stand for one of the memory world's patterns.
 
     >>> command_line("uniform:rate=10MB/s", 64 << 20).split()[:4]
-    ['pages=14322', 'gap=375346', 'beat=3579', 'seed=1']
+    ['pages=14322', 'gap=375342', 'beat=3579', 'seed=1']
     """
     part = workloads.registry.of(workload)
     if part.name not in PATTERNS:

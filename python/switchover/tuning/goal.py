@@ -1,0 +1,145 @@
+"""What is wanted of a candidate, over all the moments at which a migration might begin."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from switchover import units
+from switchover.comparison.metric import METRICS
+from switchover.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+SIMULATED = ("effective_downtime", "blackout", "total_time", "sent_bytes", "brownout_loss", "slowdown")
+"""What many simulations at once tell of a run."""
+
+_PARSERS: dict[str, Callable[[Any, str], float]] = {
+    "s": units.parse_time,
+    "B": units.parse_size,
+    "": units.parse_number,
+}
+_CONSTRAINT = re.compile(r"\s*(\w+)\s*<=\s*(\S+(?:\s\S+)??)\s*(?:in\s+([\d.]+)\s*%.*)?")
+_COMPLETED = re.compile(r"\s*completed\s*(?:in\s+([\d.]+)\s*%.*)?")
+
+
+def figures(verdicts: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The metrics of simulated runs by name; infinite where a run did not complete.
+
+    The loss in a brownout is the slowdown's share of the time in which the guest ran.
+    """
+    done = verdicts["outcome"] == "completed"
+    blackout, total = verdicts["blackout"], verdicts["total_time"]
+    loss = verdicts["slowdown"] * np.maximum(total - blackout, 0.0)
+    found = {
+        "effective_downtime": blackout + loss,
+        "blackout": blackout,
+        "total_time": total,
+        "sent_bytes": verdicts["sent_bytes"].astype(float),
+        "brownout_loss": loss,
+        "slowdown": verdicts["slowdown"],
+    }
+    return {name: np.where(done, values, np.inf) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A figure to be made small: the mean over runs, or with `NAME:pN` the percentile.
+
+    A run that does not complete counts as the worst there is, so that means stay finite: the longest simulated time,
+    all the bytes that a link carries in it, a guest that stands still.
+    """
+
+    metric: str
+    percentile: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """Out of a text.
+
+        >>> Objective.parse("blackout:p99")
+        Objective(metric='blackout', percentile=99.0)
+        """
+        name, _, how = text.partition(":")
+        match = re.fullmatch(r"p(\d+(?:\.\d+)?)|mean|", how)
+        if name not in SIMULATED:
+            why = ": the simulator does not run codecs" if name == "encode_time" else ""
+            raise UsageError(f"{name!r} cannot be an objective{why}; there are: {', '.join(SIMULATED)}")
+        if match is None or float(match[1] or 0) > 100:
+            raise UsageError(f"an objective is NAME, NAME:mean or NAME:p0 to NAME:p100, not {text!r}")
+        return cls(name, float(match[1]) if match[1] else None)
+
+    def value(self, found: dict[str, NDArray[Any]], worst: dict[str, float]) -> float:
+        """Over these runs."""
+        return float(self.of(np.minimum(found[self.metric], worst[self.metric])))
+
+    def of(self, values: NDArray[Any], axis: int = -1) -> NDArray[Any]:
+        """The mean or percentile of values."""
+        if self.percentile is None:
+            return np.asarray(np.mean(values, axis=axis))
+        return np.asarray(np.percentile(values, self.percentile, axis=axis))
+
+    def show(self, value: float) -> str:
+        """A value for people."""
+        return METRICS[self.metric].show(value)
+
+    def __str__(self) -> str:
+        return METRICS[self.metric].title + ("" if self.percentile is None else f", {self.percentile:g}th percentile")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A promise: a figure is at most so much, or the run completes, in so large a share of start times."""
+
+    metric: str
+    limit: float
+    share: float
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """Out of a text.
+
+        >>> Constraint.parse("blackout <= 300ms in 99 % of start times")
+        Constraint(metric='blackout', limit=0.3, share=0.99)
+        >>> Constraint.parse("completed")
+        Constraint(metric='completed', limit=1.0, share=1.0)
+        """
+        if match := _COMPLETED.fullmatch(text):
+            return cls("completed", 1.0, _share(match[1], text))
+        match = _CONSTRAINT.fullmatch(text)
+        if match is None or match[1] not in SIMULATED:
+            raise UsageError(
+                f'a constraint is "METRIC <= LIMIT [in N %]" or "completed [in N %]", not {text!r}; '
+                f"metrics are {', '.join(SIMULATED)}"
+            )
+        limit = _PARSERS[METRICS[match[1]].unit](match[2], f"the limit of {match[1]}")
+        return cls(match[1], limit, _share(match[3], text))
+
+    def met(self, found: dict[str, NDArray[Any]]) -> float:
+        """In which share of runs it is kept."""
+        if self.metric == "completed":
+            return float(np.isfinite(found["total_time"]).mean())
+        return float((found[self.metric] <= self.limit).mean())
+
+    def __str__(self) -> str:
+        share = f"in {100 * self.share:g} % of start times"
+        if self.metric == "completed":
+            return f"completed {share}"
+        metric = METRICS[self.metric]
+        return f"{metric.title} <= {metric.show(self.limit)} {share}"
+
+
+def _share(text: str | None, whole: str) -> float:
+    try:
+        share = 1.0 if text is None else float(text) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise UsageError(f"a share is above 0 % and at most 100 %, in {whole!r}")
+    return share
