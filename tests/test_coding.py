@@ -45,7 +45,7 @@ def test_a_page_that_was_sent_before_costs_h_c_and_1_minus_h() -> None:
 
 def test_differences_make_a_guest_converge_that_would_not() -> None:
     """It converges if lambda s < 1."""
-    trace = sw.Trace.generate("64MiB", sw.workloads.Uniform(rate="120MB/s"), duration="10s")
+    trace = sw.Trace.generate("64MiB", sw.workloads.Uniform(rate="300MB/s"), duration="10s")
     trace.samples = sampled(lz4=0.9, zstd=0.9, xbzrle=0.05, delta=0.05).samples
     runs = [
         {"strategy": sw.PreCopy(codec=codec), "policy": "downtime-limit:30ms", "longest": "30s"}

@@ -32,7 +32,7 @@ class Shares(NamedTuple):
     again: float
 
 
-def of(codec: Codec, trace: Trace, encode_rate: units.Rate | None) -> dict[str, Any] | None:
+def of(trace: Trace, codec: Codec, encode_rate: units.Rate | None) -> dict[str, Any] | None:
     """The simulator's model of a codec; nothing for `zero`, which names zero pages and leaves the others."""
     spec = codec.spec()
     if spec["name"] == "zero":
@@ -49,6 +49,11 @@ def of(codec: Codec, trace: Trace, encode_rate: units.Rate | None) -> dict[str, 
             "(record it with samples, or simulate the codec raw or zero)"
         )
     return model(shares(spec, found, hits(trace)), True, rate)
+
+
+def known(trace: Trace | None, codec: Codec) -> bool:
+    """Whether the trace says what the codec would make of its pages; of `raw` and `zero` that is known without."""
+    return codec.name in ("raw", "zero") or (trace is not None and samples.shares(trace.samples)["lz4"] is not None)
 
 
 def model(left: Shares, names_zeros: bool, rate: float | None) -> dict[str, Any]:

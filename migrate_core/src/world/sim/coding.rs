@@ -34,18 +34,17 @@ impl Coding {
     }
 }
 
-/// An encoder before the link: it works on pages while those before are on the link.
+/// What was sent so far, by which pages cost less.
 #[derive(Debug)]
 pub(super) struct Encoder {
     coding: Coding,
     /// Pages that were sent before.
     sent: Bitmap,
-    idle_from: f64,
 }
 
 impl Encoder {
     pub(super) fn new(coding: Coding, pages: u64) -> Self {
-        Self { coding, sent: Bitmap::new(pages), idle_from: 0.0 }
+        Self { coding, sent: Bitmap::new(pages) }
     }
 
     pub(super) fn names_zeros(&self) -> bool {
@@ -63,10 +62,9 @@ impl Encoder {
         (bytes.round() as u64, shorter)
     }
 
-    /// When `pages` that are given to it at `now` are encoded.
-    pub(super) fn ready(&mut self, now: f64, pages: u64) -> f64 {
-        self.idle_from = self.idle_from.max(now) + pages as f64 * self.coding.seconds;
-        self.idle_from
+    /// How long it works on `pages`.
+    pub(super) fn seconds(&self, pages: u64) -> f64 {
+        pages as f64 * self.coding.seconds
     }
 }
 
@@ -82,12 +80,6 @@ mod tests {
         let mut encoder = Encoder::new(HALF, 100);
         assert_eq!(encoder.encode(&[Run { first: 0, pages: 10 }]), (10 * 4096, 0));
         assert_eq!(encoder.encode(&[Run { first: 5, pages: 10 }]), (5 * 4096 + 5 * 1024, 5));
-    }
-
-    #[test]
-    fn pages_are_encoded_one_after_the_other() {
-        let mut encoder = Encoder::new(HALF, 100);
-        assert_eq!((encoder.ready(1.0, 2), encoder.ready(1.0, 2), encoder.ready(9.0, 1)), (2.0, 3.0, 9.5));
     }
 
     #[test]
