@@ -37,8 +37,9 @@ impl Plan {
     fn make(&self, trace: &Trace) -> migrate_core::Result<(Sim, Box<dyn Strategy>)> {
         let scenario = self.scenario.clone();
         if self.fast {
-            let sim = Sim::counted(trace.windows()?, scenario, &self.strategy)?;
-            return Ok((sim, hurried(&self.strategy, &self.scenario)?));
+            let windows = trace.windows()?;
+            let strategy = hurried(&self.strategy, &windows, &scenario.link)?;
+            return Ok((Sim::counted(windows, scenario, &self.strategy)?, strategy));
         }
         let replay = trace.replay(self.sample)?;
         let strategy = scaled(&self.strategy, &replay)?;

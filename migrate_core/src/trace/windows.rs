@@ -5,11 +5,15 @@ use crate::error::{Error, Result};
 
 /// Stripes of memory: how finely the order of sending is told apart.
 const STRIPES: u64 = 16;
+/// Pages of larger guests are counted in so many equal parts of memory.
+const MOST_PAGES: u64 = 1 << 18;
 
 /// Answers how many distinct pages are written between any two moments, in microseconds however large the
 /// guest. Within its interval a page's write has an equal chance at every moment: counts are expectations.
+/// They are in units of [`Windows::weight`] pages, so that sets of pages stay small: one for up to 1 GiB.
 #[derive(Debug)]
 pub struct Windows {
+    weight: u64,
     pages: u64,
     stripe_pages: u64,
     interval: f64,
@@ -24,10 +28,12 @@ impl Windows {
         if trace.intervals() == 0 {
             return Err(Error::usage("the trace has no interval"));
         }
-        let (pages, stripe_pages) = (trace.pages(), trace.pages().div_ceil(STRIPES));
-        let ranges: Vec<_> = (0..pages.div_ceil(stripe_pages))
-            .map(|stripe| stripe * stripe_pages..pages.min((stripe + 1) * stripe_pages))
-            .collect();
+        let weight = trace.pages().div_ceil(MOST_PAGES);
+        let pages = trace.pages().div_ceil(weight);
+        let stripe_pages = pages.div_ceil(STRIPES);
+        let end = |stripe: u64| (stripe * stripe_pages * weight).min(trace.pages());
+        let ranges: Vec<_> =
+            (0..pages.div_ceil(stripe_pages)).map(|stripe| end(stripe)..end(stripe + 1)).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let stripes = std::thread::scope(|scope| {
             let share =
@@ -44,10 +50,15 @@ impl Windows {
         let runs = (0..trace.intervals()).map(|interval| trace.written(interval).len()).sum::<usize>() as f64;
         let writes = stripes.iter().map(WriteIndex::writes).sum::<u64>().max(1) as f64;
         let (interval, intervals) = (trace.interval().as_secs_f64(), trace.intervals());
-        Ok(Self { pages, stripe_pages, interval, intervals, runs: runs / writes, stripes })
+        Ok(Self { weight, pages, stripe_pages, interval, intervals, runs: runs / writes, stripes })
     }
 
-    /// Pages of the guest.
+    /// Pages of the guest that one stands for here.
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// The guest's memory.
     pub fn pages(&self) -> u64 {
         self.pages
     }
@@ -82,7 +93,8 @@ impl Windows {
             let end = f64::from(base) + length;
             let past = base + skipped == self.intervals;
             let (from, to) = if past { (0, end - f64::from(self.intervals)) } else { (base + skipped, end) };
-            self.stripes[stripe].distinct(from, (to as u32).min(from + self.intervals)) as f64
+            let pages = self.stripes[stripe].distinct(from, (to as u32).min(from + self.intervals));
+            pages as f64 / self.weight as f64
         };
         let length = last - first;
         if length == 0.0 {

@@ -102,7 +102,8 @@ class Space:
     Args:
         given: By name: `policy.KNOB`, `strategy.KNOB`, `link.bandwidth`, `link.rtt`, `link.jitter`, or `policy` and
             `strategy` themselves, or `codec`. A `Range`, a pair of ends, a `Choice`, a list of values, or a text:
-            `50ms..2s`, `50ms..2s:log`, `early,late`. Where several policies are tried, a knob is that of those that have it.
+            `50ms..2s`, `50ms..2s:log`, `early,late`. Where several policies are tried, a knob is that of those that
+            have it.
         plan: What is not searched.
 
         >>> plan = Plan(strategies.get("pre-copy"), policies.get("downtime-limit"), Link("1Gbit/s"))

@@ -57,7 +57,7 @@ impl Trial {
         if let Some(windows) = &guests.windows {
             let sim = Sim::counted(Arc::clone(windows), self.scenario.clone(), &self.strategy)?;
             let (report, needs_pages) =
-                self.migrate(sim, hurried(&self.strategy, &self.scenario)?, cancelled)?;
+                self.migrate(sim, hurried(&self.strategy, windows, &self.scenario.link)?, cancelled)?;
             if !needs_pages {
                 return Ok(report);
             }

@@ -28,7 +28,7 @@ pub(super) struct Counted {
     sending: Vec<(usize, u64)>,
     skips: bool,
     /// Pages that a real strategy sends together, and clears before that.
-    chunk_pages: u64,
+    chunk_pages: f64,
     /// Half the time that the chunk before took, and that a real one would have taken.
     half: f64,
     lead: f64,
@@ -57,7 +57,7 @@ struct Stripe {
 }
 
 impl Counted {
-    pub(super) fn new(windows: Arc<Windows>, start: f64, zero_share: f64, chunk_pages: u64) -> Result<Self> {
+    pub(super) fn new(windows: Arc<Windows>, start: f64, zero_share: f64, chunk_pages: f64) -> Result<Self> {
         if !(0.0..=1e9).contains(&start) {
             return Err(Error::usage(format!("start must be from 0 to 1000000000 s, not {start}")));
         }
@@ -194,7 +194,7 @@ impl Guest for Counted {
         let all = sending.iter().map(|(_, pages)| *pages).sum::<u64>().max(1) as f64;
         let (mut passed, took) = (0, self.at - begun);
         if !sending.is_empty() {
-            (self.half, self.lead) = (took / 2.0, took / all * self.chunk_pages as f64 / 2.0);
+            (self.half, self.lead) = (took / 2.0, took / all * self.chunk_pages / 2.0);
         }
         for (stripe, pages) in sending {
             let moment = |passed: u64| begun + took * passed as f64 / all;

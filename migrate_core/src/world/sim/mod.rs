@@ -99,9 +99,10 @@ fn chunk_pages(spec: &Spec) -> u64 {
 
 /// The strategy that `spec` names, for a guest that is counted: chunks take a moment on the link, however many
 /// pages that is.
-pub fn hurried(spec: &Spec, scenario: &Scenario) -> Result<Box<dyn Strategy>> {
-    let pages = scenario.link.bandwidth.unwrap_or(0.0) * MOMENT / PAGE as f64;
-    crate::strategy::find(&spec.clone().with("chunk_pages", pages.clamp(256.0, 65_536.0) as u64))
+pub fn hurried(spec: &Spec, windows: &Windows, link: &LinkSpec) -> Result<Box<dyn Strategy>> {
+    let pages = link.bandwidth.unwrap_or(0.0) * MOMENT / PAGE as f64;
+    let chunk = (pages.max(256.0) / windows.weight() as f64).clamp(1.0, 65_536.0) as u64;
+    crate::strategy::find(&spec.clone().with("chunk_pages", chunk))
 }
 
 /// The simulated world.
@@ -144,9 +145,10 @@ impl Sim {
     /// of its memory; see [`Sim::needs_pages`].
     /// `strategy` is what moves it, in chunks of its own.
     pub fn counted(windows: Arc<Windows>, scenario: Scenario, strategy: &Spec) -> Result<Self> {
-        let pages = windows.pages();
-        let guest = Counted::new(windows, scenario.start, scenario.zero_share, chunk_pages(strategy))?;
-        Self::of(Box::new(guest), pages, 1, scenario)
+        let (pages, weight) = (windows.pages(), windows.weight());
+        let chunk = chunk_pages(strategy) as f64 / weight as f64;
+        let guest = Counted::new(windows, scenario.start, scenario.zero_share, chunk)?;
+        Self::of(Box::new(guest), pages, weight, scenario)
     }
 
     fn of(guest: Box<dyn Guest>, pages: u64, weight: u64, scenario: Scenario) -> Result<Self> {

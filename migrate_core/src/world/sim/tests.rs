@@ -318,7 +318,7 @@ fn counted_pages_agree_with_followed_ones() {
             let scenario = Scenario { link, start, zero_share: 0.2, ..Scenario::default() };
             let mut policy = Throttled(throttle, After(6));
             let exact = run(&trace, &strategy, &mut policy, scenario.clone());
-            let made = hurried(&strategy, &scenario).unwrap();
+            let made = hurried(&strategy, &windows, &scenario.link).unwrap();
             let counted = Sim::counted(Arc::clone(&windows), scenario, &strategy).unwrap();
             let mut migration = Migration::new(counted, made);
             migration.run(&mut Throttled(throttle, After(6)), &mut [], |_, _| {});
@@ -340,6 +340,25 @@ fn counted_pages_agree_with_followed_ones() {
             }
         }
     }
+}
+
+/// Beyond a GiB, each count stands for some pages.
+#[test]
+fn a_large_guest_is_counted_in_parts() {
+    let pages = 1u64 << 20;
+    let trace = workload(Spec::new("hot-cold").with("rate", 4e8), pages, 6.0, 0.1);
+    let windows = Arc::new(Windows::of(&trace).unwrap());
+    assert_eq!((windows.weight(), windows.pages()), (4, pages / 4));
+    let scenario = Scenario { link: link(5e5, 256), start: 5.0, ..Scenario::default() };
+    let strategy = Spec::new("pre-copy");
+    let exact = sampled(&trace, 16, &strategy, &mut After(4), scenario.clone());
+    let made = hurried(&strategy, &windows, &scenario.link).unwrap();
+    let mut migration = Migration::new(Sim::counted(windows, scenario, &strategy).unwrap(), made);
+    migration.run(&mut After(4), &mut [], |_, _| {});
+    let fast = migration.finish(Report::default()).0;
+    assert_eq!((fast.memory_bytes, fast.rounds.len()), (exact.memory_bytes, exact.rounds.len()));
+    let ratios = [fast.sent_bytes as f64 / exact.sent_bytes as f64, fast.total_time / exact.total_time];
+    assert!(ratios.iter().all(|ratio| (ratio - 1.0).abs() < 0.02), "{ratios:?}");
 }
 
 /// Throttles from the first round on.
