@@ -52,7 +52,7 @@ fn main() {
     });
     row("evaluations a minute, pages counted", 1e5, || {
         60.0 * rate(TRIALS as u64, || {
-            drop(batch(&counted, &trials, threads, &AtomicBool::new(false)).unwrap())
+            drop(batch(&counted, &trials, threads, &AtomicBool::new(false)).unwrap());
         })
     });
 }
