@@ -42,9 +42,11 @@ class Relay:
         return self._add(self.made, f"link{len(self.made)}", nearer, self.link)
 
     def _add(self, made: list[_native.Forwarder], name: str, uri: str, link: Link) -> str:
-        listen = f"unix:{self._folder / name}"
+        # A QEMU that another user runs cannot come into our folder.
+        by_path = uri.startswith("unix:")
+        listen = f"unix:{self._folder / name}" if by_path else "tcp:127.0.0.1:0"
         made.append(_native.Forwarder(listen, uri, json.dumps(link.spec())))
-        return listen
+        return listen if by_path else f"tcp:{made[-1].endpoint.removeprefix('tcp:')}"
 
     @property
     def carried(self) -> int:
