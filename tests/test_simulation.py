@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import switchover as sw
+
+LIBRARY = Path(__file__).resolve().parent.parent / "examples" / "traces"
 
 GUEST = {"duration": "10s", "seed": 5}
 
@@ -86,3 +89,30 @@ def test_many_runs_give_what_single_runs_give(trace: sw.Trace) -> None:
     with pytest.raises(sw.UsageError, match="policy"):
         sw.simulate_many(trace, [{"policy": lambda round, history: sw.Decision.proceed()}])
     assert len(sw.simulate_many(trace, [])) == 0
+
+
+@pytest.mark.parametrize("clear", ["early", "skip", "late"])
+def test_fast_is_near_on_real_traces(clear: str) -> None:
+    """Of each trace of the library, over a link that takes some rounds; pages sent within 1 %."""
+    for path in sorted(LIBRARY.glob("*.parquet")):
+        trace = sw.Trace.load(path)
+        link = sw.Link(trace.memory_bytes / 2)
+        runs = [
+            {"strategy": sw.PreCopy(clear=clear), "policy": "max-rounds:4", "link": link, "start": start}
+            for start in (0.0, trace.duration / 3, trace.duration * 0.9)
+        ]
+        fast, exact = (sw.simulate_many(trace, runs, fast=fast) for fast in (True, False))
+        assert (fast["outcome"] == exact["outcome"]).all()
+        ratio = fast["sent_bytes"] / exact["sent_bytes"]
+        assert (abs(ratio - 1) < 0.01).all(), (path.name, clear, ratio)
+
+
+def test_fast_refuses_what_takes_pages_and_a_batch_follows_them() -> None:
+    trace = sw.Trace.generate("16MiB", sw.workloads.Uniform(rate="5MB/s"), duration="2s")
+    report = sw.simulate(trace, sw.PostCopy(), fast=True)
+    assert report.outcome == "failed"
+    assert "without fast" in report.reason
+    runs = [{"strategy": "post-copy"}, {"strategy": "pre-copy"}]
+    fast, exact = (sw.simulate_many(trace, runs, fast=fast) for fast in (True, False))
+    assert fast[0] == exact[0]
+    assert fast["outcome"].tolist() == ["completed", "completed"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from switchover.tuning.confirmation import Replay, replayed
 from switchover.tuning.goal import figures
 from switchover.tuning.study import split
 
+LIBRARY = Path(__file__).resolve().parent.parent / "examples" / "traces"
 LINK = "500Mbit/s,0.5ms"
 SPACE = {"policy.limit": "5ms..2s:log", "strategy.clear": ["early", "late"]}
 
@@ -66,6 +68,19 @@ def test_a_space_of_policies_sets_the_knobs_that_each_has():
     values = {"policy.limit": 0.5, "policy.rounds": 4}
     assert space.make({"policy": "max-rounds", **values}).policy == sw.policies.MaxRounds(4)
     assert space.make({"policy": "downtime-limit", **values}).policy == sw.policies.DowntimeLimit(0.5)
+
+
+def test_a_codec_is_searched_where_the_trace_has_samples(trace):
+    space = Space({"codec": "zero,delta-zstd,zstd:level=3"}, plan())
+    assert space.start() == {"codec": "zero"}
+    assert space.make({"codec": "zstd:level=3"}).strategy == sw.PreCopy(codec="zstd:level=3")
+    with pytest.raises(sw.UsageError, match="gzip"):
+        Space({"codec": "zero,gzip"}, plan())
+    sampled = sw.Trace.load(LIBRARY / "numpy.parquet")
+    best = sw.tune(sampled, {"codec": "zero,delta-zstd"}, "sent_bytes", [], LINK, trials=4, starts=2)
+    assert best.recommended.plan.strategy.codec == sw.codecs.registry.of("delta-zstd")
+    with pytest.raises(sw.UsageError, match="no samples"):
+        sw.tune(trace, {"codec": "zero,delta-zstd"}, "sent_bytes", [], LINK, trials=4, starts=2)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +138,10 @@ def test_a_search_beats_the_plan_that_it_starts_from(found, trace):
     # A candidate's score is what single simulations give.
     half, best = trace.cut(0, 3), found.front[0]
     starts = [number * evaluation.GOLDEN % 1.0 * half.duration for number in range(4)]
-    alone = [sw.simulate(half, best.plan.strategy, best.plan.policy, LINK, start=start).blackout for start in starts]
+    alone = [
+        sw.simulate(half, best.plan.strategy, best.plan.policy, LINK, start=start, fast=True).blackout
+        for start in starts
+    ]
     assert best.scores[0] == pytest.approx(np.mean(alone))
     assert json.loads(found.to_json())["recommended"]["values"] == found.recommended.values
     assert "recommended of 64 candidates" in str(found)

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use migrate_core::guest::{GuestSpec, Layout};
 use migrate_core::knobs::Spec;
 use migrate_core::link::LinkSpec;
-use migrate_core::trace::{generate, Replay, Trace, WriteIndex};
-use migrate_core::world::sim::{batch, Scenario, Trial};
+use migrate_core::trace::{generate, Replay, Trace, Windows, WriteIndex};
+use migrate_core::world::sim::{batch, Guests, Scenario, Trial};
 
 const REPETITIONS: usize = 7;
 const SAMPLE: u64 = 512;
@@ -29,7 +29,14 @@ fn main() {
     let writes: u64 = trace.written_pages().sum();
     println!("a guest of {} GiB, {} intervals, {writes} writes", trace.bytes() >> 30, trace.intervals());
     row("index, writes a second", 1e7, || rate(writes, || drop(WriteIndex::of(&trace, 0..trace.pages()))));
+    let began = Instant::now();
+    let windows = Arc::new(Windows::of(&trace).unwrap());
+    println!("made ready for counting in {:.1} s", began.elapsed().as_secs_f64());
     let (all, some) = (replay(&trace, 1), replay(&trace, SAMPLE));
+    let (all, some) = (|| Ok(Arc::clone(&all)), || Ok(Arc::clone(&some)));
+    let follow = |replay| Guests { windows: None, replay };
+    let (all, some) = (follow(&all), follow(&some));
+    let counted = Guests { windows: Some(windows), replay: some.replay };
     row("every page followed, page-sends a second", 5e7, || {
         let began = Instant::now();
         let sent = trial(0).run(&all, &AtomicBool::new(false)).unwrap().sent_pages;
@@ -42,6 +49,11 @@ fn main() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     row("evaluations a minute, one page in 512", 1e5, || {
         60.0 * rate(TRIALS as u64, || drop(batch(&some, &trials, threads, &AtomicBool::new(false)).unwrap()))
+    });
+    row("evaluations a minute, pages counted", 1e5, || {
+        60.0 * rate(TRIALS as u64, || {
+            drop(batch(&counted, &trials, threads, &AtomicBool::new(false)).unwrap());
+        })
     });
 }
 

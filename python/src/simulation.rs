@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use migrate_core::knobs::Spec;
 use migrate_core::policy::Policy;
 use migrate_core::report::Report;
-use migrate_core::world::sim::{self, scaled, Scenario, Sim, Trial};
+use migrate_core::strategy::Strategy;
+use migrate_core::world::sim::{self, hurried, scaled, Guests, Scenario, Sim, Trial};
 use migrate_core::world::{Migration, Step};
 use pyo3::prelude::*;
 use serde::Deserialize;
@@ -24,6 +25,8 @@ struct Plan {
     scenario: Scenario,
     /// Follow one page in so many.
     sample: u64,
+    /// Count pages instead of following them.
+    fast: bool,
     /// What the report says about who took part.
     policy: Value,
     guest: Value,
@@ -31,6 +34,18 @@ struct Plan {
 }
 
 impl Plan {
+    fn make(&self, trace: &Trace) -> migrate_core::Result<(Sim, Box<dyn Strategy>)> {
+        let scenario = self.scenario.clone();
+        if self.fast {
+            let windows = trace.windows()?;
+            let strategy = hurried(&self.strategy, &windows, &scenario.link)?;
+            return Ok((Sim::counted(windows, scenario, &self.strategy)?, strategy));
+        }
+        let replay = trace.replay(self.sample)?;
+        let strategy = scaled(&self.strategy, &replay)?;
+        Ok((Sim::new(replay, scenario)?, strategy))
+    }
+
     fn report(&self) -> Report {
         let mut strategy = serde_json::json!(self.strategy);
         strategy["codec"] = self.codec.clone();
@@ -60,10 +75,8 @@ pub fn simulate(
         .into_iter()
         .map(|(name, given)| Ok((name, policy::out_of(&given)?)))
         .collect::<PyResult<Vec<(String, Box<dyn Policy>)>>>()?;
-    let replay = py.detach(|| trace.replay(plan.sample)).map_err(|error| to_python(py, error))?;
-    let made = scaled(&plan.strategy, &replay)
-        .and_then(|strategy| Ok(Migration::new(Sim::new(replay, plan.scenario.clone())?, strategy)));
-    let mut migration = made.map_err(|error| to_python(py, error))?;
+    let (sim, strategy) = py.detach(|| plan.make(trace)).map_err(|error| to_python(py, error))?;
+    let mut migration = Migration::new(sim, strategy);
     let cancelled = migration.canceller();
     let cancel = || cancelled.store(true, Ordering::Relaxed);
     let next = |migration: &mut Migration<Sim>| interrupt::run(py, &cancel, || Ok(migration.next_round()));
@@ -78,14 +91,23 @@ pub fn simulate(
 /// Outcome, total time, blackout, bytes, rounds and slowdown of a trial.
 type Verdict = (String, f64, f64, u64, u32, f64);
 
-/// Runs many simulations on all cores; `trials` is a list of trials as JSON.
+/// Runs many simulations on all cores; `trials` is a list of trials as JSON. With `fast`, pages are counted where
+/// that does; else one page in `sample` is followed.
 #[pyfunction]
-pub fn simulate_many(py: Python<'_>, trace: &Trace, trials: &str, sample: u64) -> PyResult<Vec<Verdict>> {
+pub fn simulate_many(
+    py: Python<'_>,
+    trace: &Trace,
+    trials: &str,
+    sample: u64,
+    fast: bool,
+) -> PyResult<Vec<Verdict>> {
     let trials: Vec<Trial> = parse(py, "trials", trials)?;
     let cancelled = AtomicBool::new(false);
     let verdicts = interrupt::run(py, &|| cancelled.store(true, Ordering::Relaxed), || {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        sim::batch(&trace.replay(sample)?, &trials, threads, &cancelled)
+        let windows = if fast { Some(trace.windows()?) } else { None };
+        let guests = Guests { windows, replay: &|| trace.replay(sample) };
+        sim::batch(&guests, &trials, threads, &cancelled)
     })?;
     let row = |v: sim::Verdict| {
         let outcome = crate::registry::text(&v.outcome)?.trim_matches('"').to_owned();

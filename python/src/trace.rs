@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use migrate_core::guest::GuestSpec;
-use migrate_core::trace::{self as core, Replay, Row, TraceBlock, UniquePages};
+use migrate_core::trace::{self as core, Replay, Row, TraceBlock, UniquePages, Windows};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -23,12 +23,22 @@ pub struct Trace {
     trace: core::Trace,
     /// Made ready for replay when first asked for, by how many pages each stands for.
     replays: Mutex<HashMap<u64, Arc<Replay>>>,
+    windows: Mutex<Option<Arc<Windows>>>,
 }
 
 impl Trace {
     /// Of the core's.
     pub fn over(trace: core::Trace) -> Self {
-        Self { trace, replays: Mutex::default() }
+        Self { trace, replays: Mutex::default(), windows: Mutex::default() }
+    }
+
+    /// Its counts, made once.
+    pub fn windows(&self) -> migrate_core::Result<Arc<Windows>> {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(windows) = windows.as_ref() {
+            return Ok(Arc::clone(windows));
+        }
+        Ok(Arc::clone(windows.insert(Arc::new(Windows::of(&self.trace)?))))
     }
 
     /// Its replay of one page in `weight`, made once.

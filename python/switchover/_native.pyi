@@ -52,7 +52,9 @@ def simulate(
     policy: str | Callable[[str], str],
     watchers: Sequence[tuple[str, str | Callable[[str], str]]],
 ) -> tuple[str, BaseException | None]: ...
-def simulate_many(trace: Trace, trials: str, sample: int) -> list[tuple[str, float, float, int, int, float]]: ...
+def simulate_many(
+    trace: Trace, trials: str, sample: int, fast: bool
+) -> list[tuple[str, float, float, int, int, float]]: ...
 
 @final
 class Codec:

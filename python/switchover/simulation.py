@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from switchover import _native, policies, strategies, units
+from switchover import _native, coding, policies, strategies, units
 from switchover.costs import Costs
 from switchover.errors import PolicyError, SwitchoverError, UsageError
 from switchover.link import Link
@@ -15,11 +16,12 @@ from switchover.migration import named
 from switchover.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from switchover.codecs import Codec
     from switchover.trace import Trace
 
 
@@ -35,9 +37,11 @@ def simulate(
     start: units.Time = 0.0,
     costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
+    encode_rate: units.Rate | None = None,
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
     longest: units.Time = "24h",
     sample: int = 1,
+    fast: bool = False,
 ) -> Report:
     """What would have become of a migration of the guest that `trace` watched.
 
@@ -53,9 +57,13 @@ def simulate(
         start: Where in the trace the migration starts.
         costs: What a migration costs beside sending, or the path of a file of `switchover calibrate`.
         zero_share: Share of the pages that are zero until the trace writes them.
+        encode_rate: Memory that the source's encoders get through, where the strategy has a codec that encodes;
+            unlimited by default.
         shadow: Policies that watch.
         longest: Simulated time after which a run that does not end is failed.
         sample: Follow one page in so many, which stands for its neighbours: faster, with a sampling error.
+        fast: Count pages instead of following them: a round takes microseconds however large the guest. Not for
+            post-copy, nor for policies that hold the guest at its writes.
 
         >>> import switchover as sw
         >>> trace = sw.Trace.generate("256MiB", sw.workloads.HotCold(rate="40MB/s"), duration="10s")
@@ -63,15 +71,20 @@ def simulate(
         >>> report.outcome, report.blackout < 0.15
         ('completed', True)
 
+    With a codec that encodes, pages take what the trace's samples of content say: see `switchover.coding`.
+
     Raises:
         PolicyError: A policy in Python raised; that is the cause.
+        UsageError: The trace has no samples of content, and the codec needs them.
     """
     plan_of, judge = strategies.registry.of(strategy), policies.of(policy)
-    scenario = _scenario(link, start, costs, zero_share, longest)
+    model = coding.of(trace, plan_of.codec, encode_rate)
+    scenario = _scenario(link, start, costs, zero_share, longest) | {"coding": model}
     plan = {
         "strategy": plan_of.spec(),
         "scenario": scenario,
         "sample": units.parse_count(sample, "sample"),
+        "fast": fast,
         "policy": policies.spec_of(judge),
         "guest": {"trace": trace.metadata},
         "codec": plan_of.codec.spec(),
@@ -98,14 +111,17 @@ VERDICT = np.dtype(
 """What a simulated run came to; a blackout that is no number belongs to a run that did not complete."""
 
 
-def simulate_many(trace: Trace, runs: Iterable[Mapping[str, Any]], *, sample: int = 1) -> NDArray[Any]:
+def simulate_many(
+    trace: Trace, runs: Iterable[Mapping[str, Any]], *, sample: int = 1, fast: bool = False
+) -> NDArray[Any]:
     """Many simulations of one trace, on all cores with the interpreter released.
 
     Args:
         trace: What the guest writes.
         runs: For each run its arguments, as `simulate` takes them: `strategy`, `policy`, `link`, `start`, `costs`,
-            `zero_share`, `longest`. Policies are those of `switchover.policies`.
+            `zero_share`, `encode_rate`, `longest`. Policies are those of `switchover.policies`.
         sample: Follow one page in so many.
+        fast: Count pages where that does, instead of following them.
 
     Returns:
         A structured array of `VERDICT`, a row for each run in the same order.
@@ -117,11 +133,14 @@ def simulate_many(trace: Trace, runs: Iterable[Mapping[str, Any]], *, sample: in
         >>> bool((rows["blackout"] < 0.3).all()), len(rows)
         (True, 3)
     """
-    trials = json.dumps([_trial(**run) for run in runs])
-    return np.array(_native.simulate_many(trace.native(), trials, units.parse_count(sample, "sample")), dtype=VERDICT)
+    model = functools.cache(functools.partial(coding.of, trace))
+    trials = json.dumps([_trial(model, **run) for run in runs])
+    rows = _native.simulate_many(trace.native(), trials, units.parse_count(sample, "sample"), fast)
+    return np.array(rows, dtype=VERDICT)
 
 
 def _trial(
+    model: Callable[[Codec, units.Rate | None], dict[str, Any] | None],
     *,
     strategy: strategies.Strategy | str = "pre-copy",
     policy: policies.Policy | str = "downtime-limit",
@@ -129,12 +148,14 @@ def _trial(
     start: units.Time = 0.0,
     costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
+    encode_rate: units.Rate | None = None,
     longest: units.Time = "24h",
 ) -> dict[str, Any]:
+    plan = strategies.registry.of(strategy)
     return {
-        "strategy": strategies.registry.of(strategy).spec(),
+        "strategy": plan.spec(),
         "policy": policies.registry.of(policy).spec(),
-        "scenario": _scenario(link, start, costs, zero_share, longest),
+        "scenario": _scenario(link, start, costs, zero_share, longest) | {"coding": model(plan.codec, encode_rate)},
     }
 
 

@@ -5,6 +5,11 @@
 //! whose page was last written before `from`. With the writes in order of time, that is the number of
 //! writes in a range of positions whose "previous interval" is less than `from`: a wavelet matrix
 //! (Claude, Navarro and Ordóñez, "The wavelet matrix", 2015) answers it one bit of the number at a time.
+//!
+//! Beyond its end a trace is entered again: before a page's first write came its last one, in the turn
+//! before. With L intervals, writes of the turn before have numbers 0 to L - 1, those of this turn L and more.
+
+use std::ops::Range;
 
 use super::Trace;
 
@@ -39,26 +44,26 @@ impl Level {
 pub struct WriteIndex {
     /// Where each interval's writes begin; one more than there are intervals.
     starts: Vec<u32>,
-    /// From the highest bit of "previous interval + 1" to the lowest.
+    /// From the highest bit of "previous interval" to the lowest.
     levels: Vec<Level>,
 }
 
 impl WriteIndex {
     /// Of the pages of `trace` in `pages`; at most 2^32 - 1 writes.
-    pub fn of(trace: &Trace, pages: std::ops::Range<u64>) -> Self {
+    pub fn of(trace: &Trace, pages: Range<u64>) -> Self {
+        let intervals = trace.intervals();
         let mut last = vec![0u32; (pages.end - pages.start) as usize];
+        for index in 0..intervals {
+            each(trace, index, &pages, |page| last[page] = index);
+        }
         let (mut starts, mut previous) = (vec![0u32], Vec::new());
-        for index in 0..trace.intervals() {
-            let within = |run: &&crate::bitmap::Run| run.first < pages.end && run.end() > pages.start;
-            for run in trace.written(index).iter().filter(within) {
-                for page in run.first.max(pages.start)..run.end().min(pages.end) {
-                    let last = &mut last[(page - pages.start) as usize];
-                    previous.push(std::mem::replace(last, index + 1));
-                }
-            }
+        for index in 0..intervals {
+            each(trace, index, &pages, |page| {
+                previous.push(std::mem::replace(&mut last[page], intervals + index));
+            });
             starts.push(previous.len() as u32);
         }
-        let bits = u32::BITS - trace.intervals().leading_zeros();
+        let bits = u32::BITS - (2 * intervals).leading_zeros();
         Self { starts, levels: (0..bits).rev().map(|bit| level(&mut previous, bit)).collect() }
     }
 
@@ -67,23 +72,28 @@ impl WriteIndex {
         self.starts.last().copied().unwrap_or(0).into()
     }
 
-    /// Distinct pages written in intervals `from..to`.
+    /// Distinct pages written in intervals `from..to`; `from` lies in the trace, what is beyond its end in the
+    /// next turn.
     pub fn distinct(&self, from: u32, to: u32) -> u64 {
-        let last = self.starts.len() - 1;
-        let (from, to) = (from.min(last as u32), to.min(last as u32));
-        if from >= to {
+        let turn = self.starts.len() as u32 - 1;
+        if from >= to.min(turn) {
             return 0;
         }
-        self.less(self.starts[from as usize], self.starts[to as usize], from + 1).into()
+        if to - from >= turn {
+            return self.less(0, self.starts[turn as usize], turn).into();
+        }
+        let here = self.less(self.starts[from as usize], self.starts[to.min(turn) as usize], turn + from);
+        let next = to.saturating_sub(turn);
+        u64::from(here) + u64::from(self.less(0, self.starts[next as usize], from))
     }
 
     /// Writes in positions `from..to` whose number is less than `limit`.
     fn less(&self, mut from: u32, mut to: u32, limit: u32) -> u32 {
         let (mut less, count) = (0, self.levels.len());
-        if limit >> count != 0 {
-            return to - from;
-        }
         for (index, level) in self.levels.iter().enumerate() {
+            if from == to {
+                break;
+            }
             let (ones_from, ones_to) = (level.ones(from), level.ones(to));
             if limit >> (count - 1 - index) & 1 == 1 {
                 less += (to - from) - (ones_to - ones_from);
@@ -93,6 +103,14 @@ impl WriteIndex {
             }
         }
         less
+    }
+}
+
+/// Shows the pages written in an interval, as numbers within `pages`.
+fn each(trace: &Trace, interval: u32, pages: &Range<u64>, mut show: impl FnMut(usize)) {
+    for run in trace.written(interval) {
+        let within = run.first.max(pages.start)..run.end().min(pages.end);
+        within.for_each(|page| show((page - pages.start) as usize));
     }
 }
 

@@ -13,6 +13,7 @@ mod sample;
 mod source;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub use record::{Cost, Recorded, Recorder, Standing};
 pub use replay::{Replay, Write};
 pub use sample::Sample;
 pub use source::{GuestSource, Pause, ProcessSource, Source, Stretch};
+pub use windows::Windows;
 
 use crate::bitmap::Run;
 use crate::error::{Error, Result};

@@ -37,13 +37,28 @@ proptest! {
     fn the_index_counts_distinct_pages_in_any_window(sets in page_sets(), split in 0u64..90) {
         let trace = trace(90, &sets);
         let (low, high) = (WriteIndex::of(&trace, 0..split), WriteIndex::of(&trace, split..90));
-        for from in 0..=sets.len() {
-            for to in from..=sets.len() {
+        let turns = [sets.clone(), sets.clone()].concat();
+        for from in 0..sets.len() {
+            for to in from..=turns.len() {
                 let counted = low.distinct(from as u32, to as u32) + high.distinct(from as u32, to as u32);
-                prop_assert_eq!(counted, distinct(&sets[from..to]), "{}..{}", from, to);
+                prop_assert_eq!(counted, distinct(&turns[from..to]), "{}..{}", from, to);
             }
         }
-        prop_assert_eq!(low.distinct(0, 99), low.distinct(0, sets.len() as u32));
+    }
+
+    #[test]
+    fn windows_expect_what_moments_drawn_by_chance_have_on_average(sets in page_sets(), from in 0f64..30.0, length in 0f64..30.0) {
+        // Intervals are of a tenth of a second.
+        let windows = Windows::of(&trace(90, &sets)).unwrap();
+        let counted: f64 = (0..windows.stripes().count()).map(|stripe| windows.distinct(stripe, from / 10.0, (from + length) / 10.0)).sum();
+        // A page is not written in the window if none of its writes is: each of them by the chance of its interval.
+        let missed = |page: u64| -> f64 {
+            let within = |index: u64| (from + length).min(index as f64 + 1.0) - from.max(index as f64);
+            let written = (0..64).filter(|index| sets[*index as usize % sets.len()].contains(&page));
+            written.map(|index| 1.0 - within(index).clamp(0.0, 1.0)).product()
+        };
+        let expected: f64 = (0..90).map(|page| 1.0 - missed(page)).sum();
+        prop_assert!((counted - expected).abs() < 1e-6, "{} {}", counted, expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,6 +36,8 @@ from . import show
 @click.option(
     "--start", multiple=True, default=("0s",), show_default=True, help="Where in the trace; several are runs."
 )
+@click.option("--encode-rate", metavar="RATE", help="What encoders get through; unlimited by default.")
+@click.option("--fast", is_flag=True, help="Count pages instead of following them.")
 @click.option("--zero-share", default=0.0, show_default=True, help="Share of pages that are zero until written.")
 @click.option(
     "--costs",
@@ -51,6 +54,8 @@ def simulate(
     policies: tuple[str, ...],
     link: str,
     start: tuple[str, ...],
+    encode_rate: str | None,
+    fast: bool,
     zero_share: float,
     costs: Path | None,
     longest: str,
@@ -64,7 +69,13 @@ def simulate(
 
     def run(policy: str, at: str) -> sw.Report:
         judge = sw.policies.parse(policy)
-        return sw.simulate(guest, plan, judge, link, start=at, costs=given, zero_share=zero_share, longest=longest)
+        model: dict[str, Any] = {
+            "costs": given,
+            "zero_share": zero_share,
+            "encode_rate": encode_rate,
+            "fast": fast,
+        }
+        return sw.simulate(guest, plan, judge, link, start=at, longest=longest, **model)
 
     reports = [run(policy, at) for policy, at in runs]
     names = [policy if len(start) == 1 else f"{policy} from {at}" for policy, at in runs]

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--zero-share", default=0.0, show_default=True, help="Share of pages that are zero until written.")
 @click.option("--costs", type=click.Path(exists=True, dir_okay=False), help="A file of `switchover calibrate`.")
+@click.option("--exact", is_flag=True, help="Follow every page, rather than count pages where that does.")
 @click.option("--sample", default=1, show_default=True, type=click.IntRange(1), help="Follow one page in so many.")
 @click.option(
     "--confirm", default=0, type=click.IntRange(0), help="Run the recommendation so often in memory (5 or more)."
@@ -77,6 +78,7 @@ def tune(
     study: Path | None,
     zero_share: float,
     costs: str | None,
+    exact: bool,
     sample: int,
     confirm: int,
     html: Path | None,
@@ -105,6 +107,7 @@ def tune(
         study=study,
         zero_share=zero_share,
         costs=costs,
+        fast=not exact,
         sample=sample,
         on_batch=told,
     )

@@ -99,7 +99,8 @@ def compare(
         strategies: One, a list, or a dict by name.
         links: One, a list, or a dict by name. The simulator needs a bandwidth.
         policies: One, a list, or a dict by name.
-        codecs: Each strategy with each of these; by default with its own. The simulator knows `raw` and `zero`.
+        codecs: Each strategy with each of these; by default with its own. The simulator knows `raw` and `zero`,
+            and the others of traces with samples of content.
         worlds: `memory`, `sim`, or both.
         repeats: Runs of each case, five or more.
         folder: Where results are kept, run by run; what is there is not run again.

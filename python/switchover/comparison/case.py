@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 WORLDS = ("memory", "sim")
 
-SIMULATED_CODECS = ("raw", "zero")
-"""What the simulator knows of codecs: a page is raw or zero. Other codecs are compared in memory only."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -75,7 +72,7 @@ def cases(
     worlds: Sequence[str],
     options: Mapping[str, Mapping[str, Any]],
 ) -> list[Case]:
-    """All combinations that there are: a trace does not run in memory, nor a codec in the simulator."""
+    """All combinations that there are: a trace does not run in memory, nor a codec where no content was sampled."""
     wrong = [world for world in worlds if world not in WORLDS]
     if wrong or not worlds:
         raise UsageError(f"worlds must be some of {', '.join(WORLDS)}, not {wrong or list(worlds)!r}")
@@ -90,10 +87,12 @@ def cases(
             options.get(world, {}),
         )
         for world, source, link, move, rule in itertools.product(worlds, guests, links, moves, rules)
-        if world in source.worlds and (world != "sim" or moves[move].codec.name in SIMULATED_CODECS)
+        if world in source.worlds and (world != "sim" or source.simulates(moves[move].codec))
     ]
     if not found:
-        raise UsageError("nothing is left to compare: traces and sims know no codec but raw and zero, and no memory")
+        raise UsageError(
+            "nothing is left to compare: a trace is not memory, and one without samples of content knows raw and zero"
+        )
     return found
 
 

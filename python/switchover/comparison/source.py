@@ -8,13 +8,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from switchover import units
+from switchover import coding, units
 from switchover.errors import UsageError
 from switchover.guest import Guest
 from switchover.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from switchover.codecs import Codec
 
 Given: TypeAlias = Guest | Trace | Mapping[str, Any] | Callable[[], Guest]
 """A guest to be made like that one, a trace, the arguments of `Guest`, or a function that makes a guest."""
@@ -76,6 +78,10 @@ class Source:
         if self._trace is None:
             self._trace = self._watched()
         return self._trace
+
+    def simulates(self, codec: Codec) -> bool:
+        """Whether its simulations know the codec: the trace of a guest to be made has no samples of content."""
+        return coding.known(self._given if isinstance(self._given, Trace) else None, codec)
 
     def _watched(self) -> Trace:
         with self.make() as guest:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from switchover import codecs, strategies
 from switchover.costs import Costs
 from switchover.link import Link
 from switchover.simulation import VERDICT, simulate_many
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from switchover.strategies import Strategy
     from switchover.tuning.space import Plan
 
 GOLDEN = (5**0.5 - 1) / 2
@@ -40,6 +42,7 @@ class Evaluator:
             that says it lacks it, and stays there.
         options: Of `simulate_many`: `costs`, `zero_share`, `longest`.
         sample: Follow one page in so many.
+        fast: Count pages where that does, instead of following them.
     """
 
     def __init__(
@@ -48,10 +51,12 @@ class Evaluator:
         starts: int,
         executor: Executor | None = None,
         options: Mapping[str, Any] | None = None,
+        *,
         sample: int = 1,
+        fast: bool = False,
     ) -> None:
         self.traces, self.starts = dict(traces), starts
-        self._executor, self._options, self._sample = executor, dict(options or {}), sample
+        self._executor, self._options, self._sample, self._fast = executor, dict(options or {}), sample, fast
         self._packed: dict[str, bytes] = {}
 
     @property
@@ -82,14 +87,20 @@ class Evaluator:
     def spec(self) -> dict[str, Any]:
         """What its verdicts depend on, beside the plans."""
         traces = {name: self._key(name) for name in self.traces}
-        return {"traces": traces, "starts": self.starts, "options": repr(self._options), "sample": self._sample}
+        return {
+            "traces": traces,
+            "starts": self.starts,
+            "options": repr(self._options),
+            "sample": self._sample,
+            "fast": self._fast,
+        }
 
     def _chunks(self, plans: Sequence[Plan]) -> Iterable[tuple[int, int, NDArray[Any]]]:
         places = [(name, column) for column, name in enumerate(self.traces)]
         if self._executor is None:
             for name, column in places:
                 trace = self.traces[name]
-                yield 0, column, _simulated(trace, self._runs(plans, trace), self._sample)
+                yield 0, column, _simulated(trace, self._runs(plans, trace))
             return
         tasks = {}
         for name, column in places:
@@ -112,7 +123,7 @@ class Evaluator:
 
     def _send(self, name: str, trace: bytes | None, runs: str) -> Future[Any]:
         assert self._executor is not None  # noqa: S101  for the type checker
-        return self._executor.submit(judge, self._key(name), trace, runs, self._sample)
+        return self._executor.submit(judge, self._key(name), trace, runs)
 
     def _pack(self, name: str) -> bytes:
         if name not in self._packed:
@@ -131,8 +142,9 @@ class Evaluator:
         return json.dumps(
             {
                 "options": options,
+                "how": {"sample": self._sample, "fast": self._fast},
                 "starts": moments,
-                "plans": [[p.strategy.spec(), p.policy.spec(), p.link.spec()] for p in plans],
+                "plans": [[*_moves(p.strategy), p.policy.spec(), p.link.spec()] for p in plans],
             }
         )
 
@@ -141,25 +153,33 @@ _held: dict[str, Trace] = {}
 """Traces that this worker was sent, by digest."""
 
 
-def judge(key: str, packed: bytes | None, runs: str, sample: int) -> list[tuple[Any, ...]] | None:
+def judge(key: str, packed: bytes | None, runs: str) -> list[tuple[Any, ...]] | None:
     """A worker's part: the verdicts, or `None` if the trace of this digest must be sent along."""
     if key not in _held:
         if packed is None:
             return None
         _held[key] = Trace.load(io.BytesIO(packed))  # type: ignore[arg-type]
-    rows: list[tuple[Any, ...]] = _simulated(_held[key], runs, sample).tolist()
+    rows: list[tuple[Any, ...]] = _simulated(_held[key], runs).tolist()
     return rows
 
 
-def _simulated(trace: Trace, runs: str, sample: int) -> NDArray[Any]:
+def _simulated(trace: Trace, runs: str) -> NDArray[Any]:
     given = json.loads(runs)
     options = {**given["options"], "costs": Costs(**given["options"]["costs"])}
     trials = [
-        {"strategy": strategy, "policy": policy, "link": _link(link), "start": start, **options}
-        for strategy, policy, link in given["plans"]
+        {"strategy": _strategy(strategy, codec), "policy": policy, "link": _link(link), "start": start, **options}
+        for strategy, codec, policy, link in given["plans"]
         for start in given["starts"]
     ]
-    return simulate_many(trace, trials, sample=sample)
+    return simulate_many(trace, trials, **given["how"])
+
+
+def _moves(strategy: Strategy) -> tuple[dict[str, Any], dict[str, Any]]:
+    return strategy.spec(), strategy.codec.spec()
+
+
+def _strategy(spec: dict[str, Any], codec: dict[str, Any]) -> Strategy:
+    return strategies.registry.of(spec).replace(codec=codecs.registry.of(codec))
 
 
 def _link(spec: dict[str, Any]) -> Link:

@@ -69,7 +69,7 @@ class Objective:
         name, _, how = text.partition(":")
         match = re.fullmatch(r"p(\d+(?:\.\d+)?)|mean|", how)
         if name not in SIMULATED:
-            why = ": the simulator does not run codecs" if name == "encode_time" else ""
+            why = ": the simulator does not count the encoders' time" if name == "encode_time" else ""
             raise UsageError(f"{name!r} cannot be an objective{why}; there are: {', '.join(SIMULATED)}")
         if match is None or float(match[1] or 0) > 100:
             raise UsageError(f"an objective is NAME, NAME:mean or NAME:p0 to NAME:p100, not {text!r}")

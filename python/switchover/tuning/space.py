@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from switchover import policies, strategies, units
+from switchover import codecs, policies, strategies, units
 from switchover.errors import UsageError
 from switchover.link import Link
 
@@ -101,8 +101,9 @@ class Space:
 
     Args:
         given: By name: `policy.KNOB`, `strategy.KNOB`, `link.bandwidth`, `link.rtt`, `link.jitter`, or `policy` and
-            `strategy` themselves. A `Range`, a pair of ends, a `Choice`, a list of values, or a text: `50ms..2s`,
-            `50ms..2s:log`, `early,late`. Where several policies are tried, a knob is that of those that have it.
+            `strategy` themselves, or `codec`. A `Range`, a pair of ends, a `Choice`, a list of values, or a text:
+            `50ms..2s`, `50ms..2s:log`, `early,late`. Where several policies are tried, a knob is that of those that
+            have it.
         plan: What is not searched.
 
         >>> plan = Plan(strategies.get("pre-copy"), policies.get("downtime-limit"), Link("1Gbit/s"))
@@ -124,12 +125,14 @@ class Space:
         kind, _, knob = name.partition(".")
         if name in self._tried:
             return Axis(name, values=tuple(_values(what)))
+        if name == "codec":
+            return Axis(name, values=tuple(_codec(value) for value in _values(what)))
         if kind == "link" and knob in LINK:
             return _axis(name, what, lambda value: LINK[knob](value, name))
         known = self._knobs(kind)
         if knob not in known:
             names = [f"{part}.{one}" for part in self._tried for one in self._knobs(part)]
-            choices = [*self._tried, *names, *(f"link.{one}" for one in LINK)]
+            choices = [*self._tried, "codec", *names, *(f"link.{one}" for one in LINK)]
             raise UsageError(f"{name!r} cannot be searched; there are: {', '.join(choices)}")
         found = known[knob]
         axis = _axis(name, what, lambda value: found.parse(value, name), whole=found.unit == "count")
@@ -145,6 +148,8 @@ class Space:
         """The plan with these values."""
         policy = policies.registry.of(values.get("policy", self.plan.policy))
         strategy = strategies.registry.of(values.get("strategy", self.plan.strategy))
+        if "codec" in values:
+            strategy = strategy.replace(codec=values["codec"])
         link = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("link.")}
         return Plan(
             _changed(strategy, "strategy", values),
@@ -163,11 +168,17 @@ class Space:
 
     def _value(self, name: str) -> Any:
         kind, _, knob = name.partition(".")
-        part = getattr(self.plan, kind)
         if knob:
-            return getattr(part, knob, None)
+            return getattr(getattr(self.plan, kind), knob, None)
         axis = next(axis for axis in self.axes if axis.name == name)
-        return next((text for text, one in zip(axis.values, self._tried[kind], strict=True) if one == part), None)
+        part = self.plan.strategy.codec if kind == "codec" else getattr(self.plan, kind)
+        tried = [codecs.registry.of(text) for text in axis.values] if kind == "codec" else self._tried[kind]
+        return next((text for text, one in zip(axis.values, tried, strict=True) if one == part), None)
+
+
+def _codec(text: str) -> str:
+    codecs.registry.of(text)
+    return text
 
 
 def _changed(part: Any, kind: str, values: Mapping[str, Any]) -> Any:

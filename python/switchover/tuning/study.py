@@ -56,6 +56,7 @@ def tune(
     zero_share: float = 0.0,
     longest: units.Time = "10min",
     sample: int = 1,
+    fast: bool = True,
     on_batch: Callable[[int, int], object] | None = None,
 ) -> Tuning:
     """Searches for the settings that serve the guest best, whenever its migration begins.
@@ -85,6 +86,7 @@ def tune(
         zero_share: Share of the pages that are zero until written.
         longest: Simulated time after which a run is failed.
         sample: Follow one page in so many.
+        fast: Count pages where that does, instead of following them (`docs/simulator.md` says how near that is).
         on_batch: Called with how many candidates are done, and how many there are.
 
         >>> import switchover as sw
@@ -105,9 +107,9 @@ def tune(
     train, held = split(traces_of(trace), test)
     starts = max(1, units.parse_count(starts, "starts"))
     searched = Space(space, plan)
-    search = _Search(searched, goals, promises, Evaluator(train, starts, executor, options, sample))
+    search = _Search(searched, goals, promises, Evaluator(train, starts, executor, options, sample=sample, fast=fast))
     search.run(max(1, units.parse_count(trials, "trials")), sampler, seed, study, on_batch)
-    checker = Evaluator(held, starts, executor, options, sample) if held else None
+    checker = Evaluator(held, starts, executor, options, sample=sample, fast=fast) if held else None
     return Tuning(searched, goals, promises, search.candidates(), evaluator=search.evaluator, checker=checker)
 
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{scaled, Scenario, Sim};
+use super::{hurried, scaled, Scenario, Sim};
 use crate::error::{Error, Result};
 use crate::knobs::Spec;
 use crate::policy;
 use crate::report::{Outcome, Report};
-use crate::trace::Replay;
+use crate::strategy::Strategy;
+use crate::trace::{Replay, Windows};
 use crate::world::Migration;
 
 /// One simulation out of many: what is simulated, by names and knobs.
@@ -42,16 +43,43 @@ pub struct Verdict {
     pub slowdown: f64,
 }
 
+/// Where the guests of trials come from.
+pub struct Guests<'a> {
+    /// Counts, for trials that can do with them; without, all follow pages.
+    pub windows: Option<Arc<Windows>>,
+    /// Writes to be followed, for the others.
+    pub replay: &'a (dyn Fn() -> Result<Arc<Replay>> + Sync),
+}
+
 impl Trial {
     /// Runs it.
-    pub fn run(&self, replay: &Arc<Replay>, cancelled: &AtomicBool) -> Result<Report> {
-        let strategy = scaled(&self.strategy, replay)?;
-        let mut migration = Migration::new(Sim::new(Arc::clone(replay), self.scenario.clone())?, strategy);
+    pub fn run(&self, guests: &Guests<'_>, cancelled: &AtomicBool) -> Result<Report> {
+        if let Some(windows) = &guests.windows {
+            let sim = Sim::counted(Arc::clone(windows), self.scenario.clone(), &self.strategy)?;
+            let (report, needs_pages) =
+                self.migrate(sim, hurried(&self.strategy, windows, &self.scenario.link)?, cancelled)?;
+            if !needs_pages {
+                return Ok(report);
+            }
+        }
+        let replay = (guests.replay)()?;
+        let strategy = scaled(&self.strategy, &replay)?;
+        Ok(self.migrate(Sim::new(replay, self.scenario.clone())?, strategy, cancelled)?.0)
+    }
+
+    fn migrate(
+        &self,
+        sim: Sim,
+        strategy: Box<dyn Strategy>,
+        cancelled: &AtomicBool,
+    ) -> Result<(Report, bool)> {
+        let mut migration = Migration::new(sim, strategy);
         let canceller = migration.canceller();
         migration.run(policy::find(&self.policy)?.as_mut(), &mut [], |_, _| {
             canceller.store(cancelled.load(Relaxed), Relaxed);
         });
-        Ok(migration.finish(Report::default()).0)
+        let needs_pages = migration.world().needs_pages();
+        Ok((migration.finish(Report::default()).0, needs_pages))
     }
 }
 
@@ -71,7 +99,7 @@ impl From<Report> for Verdict {
 /// Runs `trials` on `threads` threads; the verdicts are in the trials' order. The first trial that cannot
 /// be is the error, by its number. Set `cancelled` to end early with an error.
 pub fn batch(
-    replay: &Arc<Replay>,
+    guests: &Guests<'_>,
     trials: &[Trial],
     threads: usize,
     cancelled: &AtomicBool,
@@ -85,7 +113,7 @@ pub fn batch(
             if cancelled.load(Relaxed) {
                 break;
             }
-            let verdict = trial.run(replay, cancelled).map(Verdict::from);
+            let verdict = trial.run(guests, cancelled).map(Verdict::from);
             done.push((number, verdict.map_err(|error| Error::usage(format!("trial {number}: {error}")))));
         }
         done

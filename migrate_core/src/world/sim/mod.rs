@@ -1,12 +1,16 @@
 //! The simulator: a trace for a guest, a model for a link, a virtual clock.
 //!
 //! It is a [`World`] like the others, so that the strategies, policies and the loop that run real memory
-//! run here. Every page is followed: what was written before it was sent, and what after. A run is a
-//! function of its inputs.
+//! run here. A run is a function of its inputs. Every page is followed: what was written before it was sent,
+//! and what after; or pages are only counted, which takes microseconds a round however large the guest.
 
 mod ahead;
 mod batch;
+mod coding;
 mod costs;
+mod counted;
+mod followed;
+mod guest;
 mod line;
 #[cfg(test)]
 mod tests;
@@ -18,8 +22,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use ahead::Ahead;
-pub use batch::{batch, Trial, Verdict};
+pub use batch::{batch, Guests, Trial, Verdict};
+pub use coding::Coding;
+use coding::Encoder;
 pub use costs::Costs;
+use counted::Counted;
+use followed::Followed;
+use guest::{total, Guest};
 use line::Line;
 use writer::Writer;
 
@@ -31,8 +40,8 @@ use crate::knobs::Spec;
 use crate::link::LinkSpec;
 use crate::policy::Act;
 use crate::report::{Event, GuestCost, Happening, Point, Report};
-use crate::strategy::{AtSend, Chunk, Strategy};
-use crate::trace::Replay;
+use crate::strategy::{Chunk, Strategy};
+use crate::trace::{Replay, Windows};
 use crate::wire;
 
 /// What is simulated, beside the trace and the strategy. Times in seconds.
@@ -47,6 +56,8 @@ pub struct Scenario {
     pub start: f64,
     /// Share of the pages that are zero until the trace writes them, from 0 to 1.
     pub zero_share: f64,
+    /// How pages are encoded; by default zero pages are named and the others raw.
+    pub coding: Option<Coding>,
     /// Give up after so many simulated seconds.
     pub longest: f64,
 }
@@ -58,6 +69,7 @@ impl Default for Scenario {
             costs: Costs::default(),
             start: 0.0,
             zero_share: 0.0,
+            coding: None,
             longest: 86_400.0,
         }
     }
@@ -67,6 +79,8 @@ impl Default for Scenario {
 const OPERATIONS: f64 = 1e6;
 /// The least number of chunks that memory is sent in: the moments at which `late` clears.
 const LEAST_CHUNKS: u64 = 2048;
+/// Seconds that a chunk of counted pages takes: policies look every tenth of a second.
+const MOMENT: f64 = 0.05;
 
 /// The strategy that `spec` names, for `replay`: where one page stands for many, with chunks of as many
 /// bytes, though no more of them than tell the clear disciplines apart.
@@ -74,8 +88,20 @@ pub fn scaled(spec: &Spec, replay: &Replay) -> Result<Box<dyn Strategy>> {
     if replay.weight() == 1 {
         return crate::strategy::find(spec);
     }
-    let whole = spec.knobs.get("chunk_pages").and_then(serde_json::Value::as_u64).unwrap_or(256);
-    let chunk = (whole / replay.weight()).max(replay.pages() / LEAST_CHUNKS).max(1);
+    let chunk = (chunk_pages(spec) / replay.weight()).max(replay.pages() / LEAST_CHUNKS).max(1);
+    crate::strategy::find(&spec.clone().with("chunk_pages", chunk))
+}
+
+/// Pages that the strategy of `spec` sends together.
+fn chunk_pages(spec: &Spec) -> u64 {
+    spec.knobs.get("chunk_pages").and_then(serde_json::Value::as_u64).unwrap_or(256)
+}
+
+/// The strategy that `spec` names, for a guest that is counted: chunks take a moment on the link, however many
+/// pages that is.
+pub fn hurried(spec: &Spec, windows: &Windows, link: &LinkSpec) -> Result<Box<dyn Strategy>> {
+    let pages = link.bandwidth.unwrap_or(0.0) * MOMENT / PAGE as f64;
+    let chunk = (pages.max(256.0) / windows.weight() as f64).clamp(1.0, 65_536.0) as u64;
     crate::strategy::find(&spec.clone().with("chunk_pages", chunk))
 }
 
@@ -86,12 +112,11 @@ pub struct Sim {
     weight: u64,
     scenario: Scenario,
     line: Line,
-    writer: Writer,
+    encoder: Option<Encoder>,
+    guest: Box<dyn Guest>,
+    /// Whether something was asked for that takes a guest whose pages are followed.
+    needs_pages: bool,
     now: f64,
-    /// The dirty log.
-    dirty: Bitmap,
-    /// Pages that hold zeros.
-    zeros: Bitmap,
     sent: Sent,
     paused_at: Option<f64>,
     /// Where execution is ahead of memory.
@@ -109,28 +134,58 @@ struct Figures {
 }
 
 impl Sim {
-    /// A guest that writes as `replay` says.
+    /// A guest that writes as `replay` says, every page of which is followed.
     pub fn new(replay: Arc<Replay>, scenario: Scenario) -> Result<Self> {
+        let (pages, weight) = (replay.pages(), replay.weight());
+        let guest = Followed::new(replay, scenario.start, scenario.zero_share)?;
+        Self::of(Box::new(guest), pages, weight, scenario)
+    }
+
+    /// A guest of which only is counted how much is dirty. It cannot be throttled by its writes, nor run ahead
+    /// of its memory; see [`Sim::needs_pages`].
+    /// `strategy` is what moves it, in chunks of its own.
+    pub fn counted(windows: Arc<Windows>, scenario: Scenario, strategy: &Spec) -> Result<Self> {
+        let (pages, weight) = (windows.pages(), windows.weight());
+        let chunk = chunk_pages(strategy) as f64 / weight as f64;
+        let guest = Counted::new(windows, scenario.start, scenario.zero_share, chunk)?;
+        Self::of(Box::new(guest), pages, weight, scenario)
+    }
+
+    fn of(guest: Box<dyn Guest>, pages: u64, weight: u64, scenario: Scenario) -> Result<Self> {
         let line = Line::new(&scenario.link, scenario.costs.buffer)?;
         scenario.costs.validate()?;
+        scenario.coding.map_or(Ok(()), |coding| coding.validate())?;
         if !(0.0..=1.0).contains(&scenario.zero_share) {
             return Err(Error::usage(format!("zero_share must be from 0 to 1, not {}", scenario.zero_share)));
         }
-        let (pages, weight) = (replay.pages(), replay.weight());
         Ok(Self {
             pages,
             weight,
             line,
-            writer: Writer::new(replay, scenario.start)?,
+            encoder: scenario.coding.map(|coding| Encoder::new(coding, pages)),
+            guest,
+            needs_pages: false,
             now: 0.0,
-            dirty: Bitmap::new(pages),
-            zeros: zero_pages(pages, scenario.zero_share),
             scenario,
             sent: Sent::default(),
             paused_at: None,
             ahead: None,
             figures: Figures::default(),
             events: Vec::new(),
+        })
+    }
+
+    /// Whether the run failed for want of a guest whose pages are followed.
+    pub fn needs_pages(&self) -> bool {
+        self.needs_pages
+    }
+
+    /// Its writes; an error where pages are only counted.
+    fn writer(&mut self) -> Result<&mut Writer> {
+        let Self { guest, needs_pages, .. } = self;
+        guest.writer().ok_or_else(|| {
+            *needs_pages = true;
+            Error::usage("counted pages cannot be waited for one by one: simulate this without fast")
         })
     }
 
@@ -149,13 +204,9 @@ impl Sim {
 
     /// Lets time pass, in which the guest writes unless it is paused.
     fn pass(&mut self, until: f64) -> Result<()> {
-        match (&mut self.ahead, self.paused_at) {
-            (Some(ahead), _) => ahead.run(&mut self.writer, self.now, until),
-            (None, None) => {
-                let dirty = &mut self.dirty;
-                self.writer.run(self.now, until, |brake, page, wall| brake.log(dirty, page, wall));
-            }
-            (None, Some(_)) => {}
+        match (&mut self.ahead, self.guest.writer()) {
+            (Some(ahead), Some(writer)) => ahead.run(writer, self.now, until),
+            _ => self.guest.run(self.now, until),
         }
         self.now = until.max(self.now);
         if self.now > self.scenario.longest {
@@ -171,6 +222,7 @@ impl Sim {
         self.sent.bytes += sent.bytes;
         self.sent.pages += sent.pages * self.weight;
         self.sent.zero_pages += sent.zero_pages * self.weight;
+        self.sent.encoded_pages += sent.encoded_pages * self.weight;
     }
 
     /// The state goes there and its acknowledgement comes back; then the word to run goes there.
@@ -194,66 +246,54 @@ impl Sim {
         self.pass(until)
     }
 
-    /// What of `chunk` is sent, after its dirty bits have been seen to.
-    fn prepare(&mut self, chunk: &Chunk, spilled: &mut Bitmap) -> Vec<Run> {
-        match chunk.at_send {
-            AtSend::Keep => chunk.runs.clone(),
-            AtSend::Clear => {
-                self.dirty.runs_in(chunk.span()).for_each(|run| spilled.set_range(run.range()));
-                self.dirty.clear_range(chunk.span());
-                chunk.runs.iter().for_each(|run| spilled.clear_range(run.range()));
-                chunk.runs.clone()
-            }
-            AtSend::SkipDirty => chunk.runs.iter().flat_map(|run| clean(&self.dirty, *run)).collect(),
+    /// Zero pages among `runs` that are named instead of sent.
+    fn named(&self, runs: &[Run]) -> Vec<Run> {
+        if self.encoder.as_ref().is_some_and(|encoder| !encoder.names_zeros()) {
+            return Vec::new();
         }
+        self.guest.zeros(runs)
     }
 
     /// Bytes that `runs` take on the wire, and the zero pages among them.
     fn encode(&mut self, runs: &[Run]) -> Sent {
-        // Pages that were written since they were zero are not any more.
-        let zero_runs: Vec<Run> = runs.iter().flat_map(|run| self.zeros.runs_in(run.range())).collect();
-        let zeros: Vec<Run> = zero_runs.iter().flat_map(|run| clean(self.writer.written(), *run)).collect();
+        let zeros = self.named(runs);
         let (pages, zero_pages) = (total(runs), total(&zeros));
-        let others = match zero_pages {
-            0 => runs.len(),
-            // A zero run cuts a run in two, at most.
-            _ => runs.len() + zeros.len(),
+        // A zero run cuts a run in two, at most.
+        let others = self.guest.scattered(runs) + zeros.len() as u64;
+        let named = wire::zeros_bytes(zeros.len() as u64);
+        let (bytes, encoded_pages) = match &mut self.encoder {
+            None => (wire::pages_bytes(others, pages - zero_pages), 0),
+            Some(_) if pages == zero_pages => (0, 0),
+            Some(encoder) => {
+                let (bytes, shorter) = encoder.encode(&without(runs, &zeros));
+                (wire::zeros_bytes(others) + bytes, shorter)
+            }
         };
-        let bytes =
-            wire::pages_bytes(others as u64, pages - zero_pages) + wire::zeros_bytes(zeros.len() as u64);
-        Sent { bytes: bytes * self.weight, pages, zero_pages, ..Sent::default() }
+        Sent { bytes: (named + bytes) * self.weight, pages, zero_pages, encoded_pages, ..Sent::default() }
+    }
+
+    /// Puts what was encoded on the link: when the source can go on. Encoders and link work at the same time, so
+    /// that the slower of them decides.
+    fn dispatch(&mut self, sent: &Sent, live: bool) -> f64 {
+        let carried = self.line.put(self.now, sent.bytes, live);
+        let pages = (sent.pages - sent.zero_pages) * self.weight;
+        self.encoder.as_ref().map_or(carried, |encoder| carried.max(self.now + encoder.seconds(pages)))
     }
 }
 
-fn total(runs: &[Run]) -> u64 {
-    runs.iter().map(|run| run.pages).sum()
-}
-
-/// The parts of `run` that are not in `set`.
-fn clean(set: &Bitmap, run: Run) -> Vec<Run> {
-    let (mut from, mut clean) = (run.first, Vec::new());
-    for dirty in set.runs_in(run.range()) {
-        if dirty.first > from {
-            clean.push(Run { first: from, pages: dirty.first - from });
+/// What of `runs` is not in `others`, which are parts of them; both ascend.
+fn without(runs: &[Run], others: &[Run]) -> Vec<Run> {
+    let (mut left, mut others) = (Vec::new(), others.iter().peekable());
+    for run in runs {
+        let mut from = run.first;
+        while let Some(other) = others.next_if(|other| other.first < run.end()) {
+            left.push(Run { first: from, pages: other.first - from });
+            from = other.end();
         }
-        from = dirty.end();
+        left.push(Run { first: from, pages: run.end() - from });
     }
-    if from < run.end() {
-        clean.push(Run { first: from, pages: run.end() - from });
-    }
-    clean
-}
-
-/// A share of pages, scattered: the same ones in every run.
-fn zero_pages(pages: u64, share: f64) -> Bitmap {
-    let mut zeros = Bitmap::new(pages);
-    let limit = (share * 2f64.powi(32)) as u64;
-    if limit > 0 {
-        (0..pages)
-            .filter(|page| crate::guest::scramble(*page) >> 32 < limit)
-            .for_each(|page| zeros.set(page));
-    }
-    zeros
+    left.retain(|run| run.pages > 0);
+    left
 }
 
 impl World for Sim {
@@ -272,25 +312,22 @@ impl World for Sim {
     fn begin(&mut self) -> Result<()> {
         let setup = self.scenario.costs.setup + self.scenario.costs.setup_per_gib * self.gib();
         self.pass(setup + self.line.round_trip())?;
-        self.dirty.clear_all();
+        self.guest.begin();
         (self.figures.first_page, self.figures.last_page) = (self.now, self.now);
         Ok(())
     }
 
     fn sync(&mut self, clear: bool, dirty: &mut Bitmap) -> Result<()> {
         self.pass(self.now + self.scenario.costs.scan_per_gib * self.gib())?;
-        dirty.union_with(&self.dirty);
-        if clear {
-            self.dirty.clear_all();
-        }
+        self.guest.sync(clear, dirty);
         Ok(())
     }
 
     fn send(&mut self, chunk: &Chunk, spilled: &mut Bitmap) -> Result<()> {
-        let runs = self.prepare(chunk, spilled);
+        let runs = self.guest.prepare(chunk, spilled);
         let sent = self.encode(&runs);
         self.sent.skipped_pages += (chunk.pages() - sent.pages) * self.weight;
-        let until = self.line.put(self.now, sent.bytes, self.paused_at.is_none());
+        let until = self.dispatch(&sent, self.paused_at.is_none());
         self.count(sent);
         self.pass(until)
     }
@@ -311,6 +348,7 @@ impl World for Sim {
 
     fn pause(&mut self) -> Result<()> {
         self.paused_at = Some(self.now);
+        self.guest.pause();
         self.mark(Happening::Paused);
         self.pass(self.now + self.scenario.costs.stop)
     }
@@ -323,6 +361,7 @@ impl World for Sim {
     }
 
     fn depart(&mut self, missing: &Bitmap) -> Result<()> {
+        self.writer()?;
         self.move_execution()?;
         let latency = self.line.round_trip() + self.line.seconds(wire::pages_bytes(1, 1));
         self.ahead = Some(Ahead::new(missing.clone(), latency, self.now));
@@ -335,7 +374,7 @@ impl World for Sim {
 
     fn push(&mut self, runs: &[Run], asked: &mut Vec<u64>) -> Result<()> {
         let sent = self.encode(runs);
-        let until = self.line.put(self.now, sent.bytes, false);
+        let until = self.dispatch(&sent, false);
         self.count(sent);
         let coming = self.line.drained(until) + self.line.round_trip() / 2.0;
         self.ahead.iter_mut().for_each(|ahead| ahead.push(runs, coming));
@@ -362,7 +401,7 @@ impl World for Sim {
     }
 
     fn operations(&self) -> Option<u64> {
-        Some((self.writer.guest_time() * OPERATIONS) as u64)
+        Some((self.guest.time() * OPERATIONS) as u64)
     }
 
     fn progress_there(&mut self) -> Vec<Point> {
@@ -375,13 +414,17 @@ impl World for Sim {
 
     fn obey(&mut self, act: &Act) -> Result<()> {
         match *act {
-            Act::Throttle { percent } => self.writer.throttle(percent),
+            Act::Throttle { percent } => self.guest.throttle(percent),
             Act::Limit { bandwidth, dirty_rate, write_delay, .. } => {
                 bandwidth.into_iter().for_each(|rate| self.line.limit(rate));
                 let weight = self.weight as f64;
                 let spacing = |rate| if rate > 0.0 { weight * PAGE as f64 / rate } else { 0.0 };
-                dirty_rate.into_iter().for_each(|rate| self.writer.brake().space(spacing(rate)));
-                write_delay.into_iter().for_each(|held| self.writer.brake().delay(held.max(0.0) * weight));
+                if let Some(rate) = dirty_rate {
+                    self.writer()?.brake().space(spacing(rate));
+                }
+                if let Some(held) = write_delay {
+                    self.writer()?.brake().delay(held.max(0.0) * weight);
+                }
             }
             _ => {}
         }
@@ -402,7 +445,7 @@ impl World for Sim {
         report.sender_pause = self.paused_at.map(|paused| self.figures.total - paused);
         report.throughput = if sending > 0.0 { report.sent_bytes as f64 / sending } else { 0.0 };
         report.guest_cost =
-            GuestCost { before: Some(OPERATIONS), slowdown: self.writer.slowdown(), ..GuestCost::default() };
+            GuestCost { before: Some(OPERATIONS), slowdown: self.guest.slowdown(), ..GuestCost::default() };
         report.faults = self.ahead.as_ref().map(|ahead| ahead.faults(self.figures.total));
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{batch, scaled, Scenario, Sim, Trial};
+use super::{batch, hurried, scaled, Coding, Guests, Scenario, Sim, Trial};
 use crate::bitmap::Run;
 use crate::guest::{GuestSpec, Layout, PAGE};
 use crate::knobs::Spec;
 use crate::link::LinkSpec;
 use crate::policy::{self, Act, Decision, Policy, Reason, Round};
 use crate::report::{Outcome, Report};
-use crate::trace::{generate, Replay, Trace, TraceBlock};
+use crate::trace::{generate, Replay, Trace, TraceBlock, Windows};
 use crate::wire;
 use crate::world::Migration;
 
@@ -240,6 +240,166 @@ fn a_sample_of_pages_agrees_with_all() {
     }
 }
 
+fn coding(first: f64, again: f64, speed: f64) -> Option<Coding> {
+    let bytes = |share| share * PAGE as f64;
+    let seconds = PAGE as f64 / speed;
+    Some(Coding { names_zeros: true, first_bytes: bytes(first), again_bytes: bytes(again), seconds })
+}
+
+/// An encoder before the link: pages pass at min(B / phi, C).
+#[test]
+fn an_encoder_and_the_link_work_at_the_same_time() {
+    let (pages, bandwidth) = (16_384u64, 50e6);
+    for (phi, speed) in [(0.5, 1e12), (0.5, 200e6), (0.5, 60e6), (0.25, 20e6)] {
+        let link = LinkSpec { bandwidth: Some(bandwidth), ..LinkSpec::default() };
+        let scenario = Scenario { link, coding: coding(phi, phi, speed), ..Scenario::default() };
+        let report = run(&still(pages), &Spec::new("stop-and-copy"), &mut After(1), scenario);
+        let expected = (pages * PAGE as u64) as f64 / f64::min(bandwidth / phi, speed);
+        let ratio = report.blackout.unwrap() / expected;
+        assert!((ratio - 1.0).abs() < 0.02, "phi {phi}, speed {speed}: {ratio}");
+        assert_eq!(report.encoded_pages, pages);
+    }
+}
+
+/// With hit ratio h and differences of relative size c a page costs s = h c + (1 - h) once it was sent, and
+/// rounds shrink by lambda s.
+#[test]
+fn rounds_of_differences_shrink_by_lambda_s() {
+    let (pages, rate, lambda) = (16_384u64, 4096.0, 0.75);
+    let trace = workload(Spec::new("sweep").with("rate", lambda * rate * PAGE as f64), pages, 40.0, 0.01);
+    for (hits, size) in [(0.9, 0.05), (0.5, 0.2), (0.0, 1.0)] {
+        let share = hits * size + (1.0 - hits);
+        let early = Spec::new("pre-copy").with("clear", "early");
+        let link = link(rate, 256);
+        let scenario = Scenario { link, coding: coding(1.0, share, 1e12), ..Scenario::default() };
+        let report = run(&trace, &early, &mut After(4), scenario);
+        let mut remaining = pages as f64 * lambda;
+        for round in &report.rounds[1..4] {
+            remaining *= lambda * share;
+            let seen = round.remaining_pages as f64;
+            assert!((seen - remaining).abs() < 0.03 * remaining + 12.0, "s {share}: {seen} {remaining}");
+        }
+    }
+}
+
+/// A codec that names no zeros sends them, at what others cost.
+#[test]
+fn zero_pages_go_as_others_where_they_are_not_named() {
+    let scenario = |names_zeros| {
+        let coding = coding(1.0, 1.0, 1e12).map(|coding| Coding { names_zeros, ..coding });
+        Scenario { link: link(1e4, 256), zero_share: 0.5, coding, ..Scenario::default() }
+    };
+    let sent = |names| run(&still(4096), &Spec::new("stop-and-copy"), &mut After(1), scenario(names));
+    let (named, raw) = (sent(true), sent(false));
+    assert!((1900..2200).contains(&named.zero_pages), "{}", named.zero_pages);
+    assert_eq!((raw.zero_pages, raw.sent_pages, named.sent_pages), (0, 4096, 4096));
+    assert!(raw.sent_bytes > 4096 * 4096 && named.sent_bytes < raw.sent_bytes * 6 / 10);
+}
+
+/// Counting pages must come to what following them comes to.
+#[test]
+fn counted_pages_agree_with_followed_ones() {
+    let (pages, seconds) = (32_768u64, 12.0);
+    let workloads = [
+        Spec::new("uniform").with("rate", 60e6),
+        Spec::new("zipf").with("rate", 120e6),
+        Spec::new("hot-cold").with("rate", 90e6),
+        Spec::new("sliding").with("rate", 40e6),
+        Spec::new("phases"),
+    ];
+    for (spec, clear) in
+        workloads.iter().flat_map(|spec| ["early", "skip", "late"].map(|clear| (spec, clear)))
+    {
+        let trace = workload(spec.clone(), pages, seconds, 0.02);
+        let windows = Arc::new(Windows::of(&trace).unwrap());
+        for (start, throttle) in [(0.5, 0.0), (7.3, 40.0), (11.9, 0.0)] {
+            let strategy = Spec::new("pre-copy").with("clear", clear);
+            let link = link(16_384.0, 256);
+            let scenario = Scenario { link, start, zero_share: 0.2, ..Scenario::default() };
+            let mut policy = Throttled(throttle, After(6));
+            let exact = run(&trace, &strategy, &mut policy, scenario.clone());
+            let made = hurried(&strategy, &windows, &scenario.link).unwrap();
+            let counted = Sim::counted(Arc::clone(&windows), scenario, &strategy).unwrap();
+            let mut migration = Migration::new(counted, made);
+            migration.run(&mut Throttled(throttle, After(6)), &mut [], |_, _| {});
+            let fast = migration.finish(Report::default()).0;
+            let near = |what: &str, fast: f64, exact: f64, share: f64, slack: f64| {
+                let told = format!("{} {clear} from {start}: {what} {fast}, followed {exact}", spec.name);
+                assert!((fast - exact).abs() < share * exact + slack, "{told}");
+            };
+            near("pages", fast.sent_pages as f64, exact.sent_pages as f64, 0.01, 0.0);
+            near("bytes", fast.sent_bytes as f64, exact.sent_bytes as f64, 0.01, 0.0);
+            near("time", fast.total_time, exact.total_time, 0.01, 0.0);
+            let slowdowns = [&fast, &exact].map(|report| report.guest_cost.slowdown.unwrap());
+            near("slowdown", slowdowns[0], slowdowns[1], 0.0, 0.004);
+            // What `late` keeps of a round before is estimated.
+            let share = if clear == "late" { 0.08 } else { 0.01 };
+            near("blackout", fast.blackout.unwrap(), exact.blackout.unwrap(), share, 0.004);
+            for (fast, exact) in fast.rounds.iter().zip(&exact.rounds) {
+                near("remaining", fast.remaining_pages as f64, exact.remaining_pages as f64, share, 60.0);
+            }
+        }
+    }
+}
+
+/// Beyond a GiB, each count stands for some pages.
+#[test]
+fn a_large_guest_is_counted_in_parts() {
+    let pages = 1u64 << 20;
+    let trace = workload(Spec::new("hot-cold").with("rate", 4e8), pages, 6.0, 0.1);
+    let windows = Arc::new(Windows::of(&trace).unwrap());
+    assert_eq!((windows.weight(), windows.pages()), (4, pages / 4));
+    let scenario = Scenario { link: link(5e5, 256), start: 5.0, ..Scenario::default() };
+    let strategy = Spec::new("pre-copy");
+    let exact = sampled(&trace, 16, &strategy, &mut After(4), scenario.clone());
+    let made = hurried(&strategy, &windows, &scenario.link).unwrap();
+    let mut migration = Migration::new(Sim::counted(windows, scenario, &strategy).unwrap(), made);
+    migration.run(&mut After(4), &mut [], |_, _| {});
+    let fast = migration.finish(Report::default()).0;
+    assert_eq!((fast.memory_bytes, fast.rounds.len()), (exact.memory_bytes, exact.rounds.len()));
+    let ratios = [fast.sent_bytes as f64 / exact.sent_bytes as f64, fast.total_time / exact.total_time];
+    assert!(ratios.iter().all(|ratio| (ratio - 1.0).abs() < 0.02), "{ratios:?}");
+}
+
+/// Throttles from the first round on.
+struct Throttled(f64, After);
+
+impl Policy for Throttled {
+    fn decide(&mut self, round: &Round, before: &[Round]) -> crate::Result<Decision> {
+        match round.index {
+            0 if self.0 > 0.0 => {
+                Ok(Decision { act: Act::Throttle { percent: self.0 }, ..Decision::proceed() })
+            }
+            _ => self.1.decide(round, before),
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_counted_is_followed() {
+    let trace = workload(Spec::new("uniform").with("rate", 20e6), 4096, 5.0, 0.05);
+    let windows = Some(Arc::new(Windows::of(&trace).unwrap()));
+    let replay = Arc::new(Replay::of(&trace).unwrap());
+    let scenario = Scenario { link: link(16_384.0, 256), longest: 60.0, ..Scenario::default() };
+    let trial = |strategy: &str, policy: Spec| Trial {
+        strategy: Spec::new(strategy),
+        policy,
+        scenario: scenario.clone(),
+    };
+    let trials = [
+        trial("post-copy", Spec::new("max-rounds")),
+        trial("pre-copy", Spec::new("qemu-dirty-limit")),
+        trial("pre-copy", Spec::new("max-rounds")),
+    ];
+    let running = AtomicBool::new(false);
+    let follow = || Ok(Arc::clone(&replay));
+    let counted = batch(&Guests { windows, replay: &follow }, &trials, 2, &running).unwrap();
+    let followed = batch(&Guests { windows: None, replay: &follow }, &trials, 2, &running).unwrap();
+    assert!(counted.iter().all(|verdict| verdict.outcome == Outcome::Completed), "{counted:?}");
+    assert_eq!(counted[0], followed[0]);
+    assert_ne!(counted[2], followed[2]);
+}
+
 #[test]
 fn a_scenario_that_cannot_be_is_refused() {
     let refused =
@@ -262,15 +422,16 @@ fn a_batch_gives_what_its_trials_give_one_by_one() {
         scenario: Scenario { link: link(2e4, 256), start: 0.1 * index as f64, ..Scenario::default() },
     };
     let (trials, running): (Vec<Trial>, _) = ((0..40).map(trial).collect(), AtomicBool::new(false));
-    let verdicts = batch(&replay, &trials, 3, &running).unwrap();
+    let followed = Guests { windows: None, replay: &|| Ok(Arc::clone(&replay)) };
+    let verdicts = batch(&followed, &trials, 3, &running).unwrap();
     for (trial, verdict) in trials.iter().zip(&verdicts) {
-        assert_eq!(*verdict, trial.run(&replay, &running).unwrap().into());
+        assert_eq!(*verdict, trial.run(&followed, &running).unwrap().into());
     }
     assert!(verdicts.windows(2).any(|pair| pair[0].blackout != pair[1].blackout));
     let mut wrong = trials;
     wrong[7].policy = Spec::new("downtime-limitt");
-    assert!(batch(&replay, &wrong, 2, &running).unwrap_err().to_string().contains("trial 7"));
-    assert!(batch(&replay, &wrong[..3], 2, &AtomicBool::new(true)).is_err());
+    assert!(batch(&followed, &wrong, 2, &running).unwrap_err().to_string().contains("trial 7"));
+    assert!(batch(&followed, &wrong[..3], 2, &AtomicBool::new(true)).is_err());
 }
 
 /// A vCPU that waits L for a page and touches at rate a in between stalls for 1 - ln(1 + aL) / (aL) of the time in
