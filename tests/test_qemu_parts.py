@@ -3,6 +3,7 @@
 import itertools
 import math
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -232,6 +233,24 @@ def test_the_blackout_is_the_guests_own_if_it_was_heard():
     assert choose({"guest_gap": 1.0, "events_gap": 2.0, "sender_pause": 3.0}) == (1.0, "guest_gap")
     assert choose({"guest_gap": None, "events_gap": 2.0, "sender_pause": 3.0}) == (2.0, "events_gap")
     assert choose({"sender_pause": None}) == (None, None)
+
+
+def test_a_relay_tells_when_bytes_have_come_out_of_its_link_and_not_when_they_went_in():
+    with socket.create_server(("127.0.0.1", 0)) as far, sw.qemu.Relay(sw.Link(rtt="400ms")) as relay:
+        assert relay.moments() == {}
+        host, port = relay(f"tcp:127.0.0.1:{far.getsockname()[1]}").removeprefix("tcp:").rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as near, far.accept()[0] as there:
+            sent = time.time()
+            # A main channel without a section.
+            near.sendall(b"QEVM\0\0\0\3\0")
+            there.settimeout(30)
+            assert there.recv(1) == b"Q"
+            deadline = time.monotonic() + 30
+            while (seen := relay.moments()["sections_end"]) is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert seen >= sent + 0.19
+        assert relay.carried == 9
 
 
 def report_of(timeline=(), blackout=0.25):
