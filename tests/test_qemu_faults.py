@@ -149,31 +149,59 @@ def test_cancelled_from_another_thread(qemu):
 CANCELLED = "cancelled; the guest runs at the source"
 DRIVER = """
 import sys, switchover as sw
-source, destination, features = sys.argv[1:]
+source, destination, strategy, policy, features = sys.argv[1:]
 print("begun", flush=True)
-sw.qemu.migrate(source, destination, policy="max-rounds:1000000", features=DRIP)
+report = sw.qemu.migrate(source, destination, strategy, policy or None, features=features)
+print(report.outcome, report.reason)
 """
+# Time enough to cut the link in. Without the other two limits QEMU may find the rest small enough to end in pre-copy.
+DRIP = "postcopy_bandwidth=4MiB/s,bandwidth=24MiB/s,downtime_limit=1ms"
+# What is killed, and up to which second of its life.
+KILLED = {
+    "on the way": ("pre-copy", NEVER, SLOW, 1.5),
+    "about switchover": ("pre-copy", "max-rounds:2", SLOW, 3.0),
+    "in post-copy": ("post-copy", "", DRIP, 4.0),
+}
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
-def test_killed_at_a_random_moment(qemu, seed):
-    moment = random.Random(seed).uniform(0.0, 1.2)
-    print(f"killed after {moment:.3f} s")
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 13))])
+@pytest.mark.parametrize("how", KILLED)
+def test_killed_at_a_random_moment(qemu, how, seed):
+    """The guest then runs in one place, its data whole, and both VMs are as they were."""
+    strategy, policy, features, latest = KILLED[how]
+    moment = random.Random(f"{how} {seed}").uniform(0.0, latest)
     with pair(qemu) as (source, destination):
-        before = settings(source)
-        command = [sys.executable, "-c", DRIVER, str(source.monitor), str(destination.monitor), SLOW]
+        before = settings(source), settings(destination)
+        sides = (str(source.monitor), str(destination.monitor))
+        command = [sys.executable, "-c", DRIVER, *sides, strategy, policy, features]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
             assert driver.stdout.readline() == "begun\n"
             time.sleep(moment)
             driver.kill()
-        wait_until(lambda: settled(source, before))
-        assert ask(source, "query-status")["running"]
-        runs(source)
+            said = driver.communicate()[0].strip() or "nothing"
+        wait_until(lambda: settled(source, before[0]))
+        gone = ask(source, "query-migrate").get("status") == "completed"
+        print(f"killed after {moment:.3f} s, when it had said {said}; completed: {gone}")
+        assert ask(source, "query-status")["running"] is not gone
+        assert gone <= (how != "on the way")
+        runs(destination if gone else source)
+        if destination.process.poll() is None:
+            wait_until(lambda: settings(destination) == before[1])
+
+
+def test_a_driver_that_is_let_live_comes_to_its_end(qemu):
+    """What the others kill is no process that would have ended by itself."""
+    with pair(qemu) as (source, destination):
+        sides = (str(source.monitor), str(destination.monitor))
+        command = [sys.executable, "-c", DRIVER, *sides, *KILLED["about switchover"][:3]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+        assert done.stdout.split() == ["begun", "completed"]
+        runs(destination)
 
 
 def settled(vm, before):
     status = ask(vm, "query-migrate").get("status", "none")
-    return status in ("none", "cancelled", "failed") and settings(vm) == before
+    return status in ("none", "cancelled", "failed", "completed") and settings(vm) == before
 
 
 def test_interrupted_from_the_keyboard(qemu):
@@ -191,8 +219,6 @@ def test_interrupted_from_the_keyboard(qemu):
         runs(source)
 
 
-# Time enough to cut the link in. Without the other two limits QEMU may find the rest small enough to end in pre-copy.
-DRIP = "postcopy_bandwidth=4MiB/s,bandwidth=24MiB/s,downtime_limit=1ms"
 # Asks for pages now and then, but leaves most of them to what is pushed.
 CHATTY = sw.workloads.Uniform(rate="1MB/s", content=sw.contents.Counter())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import switchover as sw
+from switchover.qemu.vantage import PARTS
 from vms.pair import CALM, STORM, settings, wait_until
 
 # Two virtual machines on a machine that may have other work.
@@ -24,7 +25,7 @@ def call(*arguments, code=0):
 def test_over_a_shaped_link(qemu):
     with sw.qemu.Pair(STORM, "16MiB", link="160Mbit/s,1ms", binary=qemu.path, accelerator="tcg") as pair:
         report = pair.migrate(policy="max-rounds:3", warm_up="500ms", cool_down="500ms")
-        carried = sum(link.carried for link in pair.links.made)
+        carried = pair.links.carried
     assert report.outcome == "completed"
     assert report.data["qemu"]["guest_check"] > 2000
     assert report.throughput < 22e6
@@ -32,6 +33,39 @@ def test_over_a_shaped_link(qemu):
     assert report.guest_cost["before"] > 0
     assert report.guest_cost["after"] > 0
     assert report.data["link"]["bandwidth"] == 20e6
+    check_parts(report)
+
+
+def check_parts(report):
+    """The parts of the blackout, all of them told apart, add up to the gap that the guest saw."""
+    parts = report.data["blackout_parts"]
+    assert all(parts[name] >= 0 for name in PARTS)
+    assert sum(parts[name] for name in PARTS) == pytest.approx(report.guest_gap, abs=0.005)
+    between = parts["last_ram"] + parts["device_state"] + parts["load"]
+    assert between == pytest.approx(parts["last_ram_to_load"], abs=0.005)
+    wire = report.data["qemu"]["wire"]
+    assert wire["error"] is None
+    assert wire["last_ram_begins"] <= wire["last_ram_ends"] <= wire["sections_end"] <= wire["description_ends"]
+    # The link is slow, so that most of the blackout goes into pages.
+    assert parts["last_ram"] == max(parts[name] for name in PARTS)
+
+
+@pytest.mark.parametrize(("strategy", "features"), [("pre-copy", "multifd=2"), ("post-copy", "")])
+def test_the_parts_of_other_blackouts(qemu, strategy, features):
+    policy = "max-rounds:2" if features else None
+    with sw.qemu.Pair(STORM, "16MiB", link="160Mbit/s,1ms", binary=qemu.path, accelerator="tcg") as pair:
+        report = pair.migrate(strategy, policy, features=features, warm_up="200ms", cool_down="200ms")
+    assert report.outcome == "completed"
+    parts = report.data["blackout_parts"]
+    known = [name for name in PARTS if name != "last_ram" or strategy == "pre-copy"]
+    assert (parts["last_ram"] is None) == (strategy == "post-copy")
+    assert sum(parts[name] for name in known) == pytest.approx(report.guest_gap, abs=0.005)
+    wire = report.data["qemu"]["wire"]
+    if strategy == "post-copy":
+        assert wire["package_begins"] <= wire["package_ends"] <= wire["sections_end"]
+        assert report.brownout["at_source"] + report.brownout["at_destination"] == report.brownout["loss"]
+    else:
+        assert wire["beside"] is not None
 
 
 def test_a_link_that_breaks_in_post_copy(qemu):
@@ -47,7 +81,7 @@ def test_a_link_that_breaks_in_post_copy(qemu):
 
 
 def cut_in_post_copy(pair):
-    wait_until(lambda: sum(link.carried for link in pair.links.made) > 3 << 20)
+    wait_until(lambda: pair.links.carried > 3 << 20)
     pair.links.cut()
 
 

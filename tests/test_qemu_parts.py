@@ -1,18 +1,20 @@
 """The parts of the QEMU world that need no QEMU: features, plans, figures, vantage points, the guest's parameters."""
 
+import itertools
 import math
 import shutil
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import switchover as sw
 from hypothesis import given
 from hypothesis import strategies as st
-from switchover.qemu import Event, Features, guest, plan
+from switchover.qemu import Event, Features, cost, guest, plan
 from switchover.qemu.figures import ROWS, Ledger, Look
-from switchover.qemu.own import cost, rate
-from switchover.qemu.vantage import Moments, choose
+from switchover.qemu.vantage import PARTS, Moments, choose
 
 OLD = ("events", "return-path", "postcopy-ram", "postcopy-preempt", "xbzrle", "multifd", "auto-converge")
 PARAMETERS = ("max-bandwidth", "downtime-limit", "xbzrle-cache-size", "multifd-channels", "multifd-compression",
@@ -158,18 +160,66 @@ def event(name, at, **data):
     return Event(name, data, at, at + 1000.5)
 
 
-@pytest.mark.parametrize("one_clock", [True, False])
-def test_the_events_gap_and_its_parts(one_clock):
-    moments = Moments(one_clock)
+def moments(one_clock=True, **more):
+    found = Moments(one_clock, **more)
     told = [("source", event("STOP", 1.0)), ("source", event("MIGRATION_PASS", 1.1))]
     told += [("source", event("MIGRATION_PASS", 1.2)), ("destination", event("RESUME", 1.5))]
     told += [("source", event("MIGRATION", 1.75, status="completed"))]
     for side, said in told:
-        moments.note(side, said)
-    assert moments.events_gap == pytest.approx(0.5)
-    parts = moments.parts()
-    assert parts["stop"] + parts["last_pages_state_load"] == pytest.approx(moments.events_gap)
+        found.note(side, said)
+    return found
+
+
+@pytest.mark.parametrize("one_clock", [True, False])
+def test_the_events_gap_and_its_parts(one_clock):
+    seen = moments(one_clock)
+    assert seen.events_gap == pytest.approx(0.5)
+    parts = seen.parts()
+    assert parts["harvest"] + parts["last_ram_to_load"] == pytest.approx(seen.events_gap)
     assert parts["acknowledge"] == pytest.approx(0.25)
+    unknown = {name for name, part in parts.items() if part is None}
+    assert unknown == {"stop", "last_ram", "device_state", "load", "resume"}
+
+
+def heard(last, first):
+    """Heartbeats at times of the events' own stamps, on this machine's monotonic clock."""
+    offset = time.time() - time.monotonic()
+    return last + 1000.5 - offset, first + 1000.5 - offset
+
+
+def passed(**times):
+    return {name: at + 1000.5 for name, at in times.items()}
+
+
+def test_with_heartbeats_and_a_relay_every_part_is_known_and_they_add_up_to_the_guests_gap():
+    wire = passed(last_ram_begins=1.05, last_ram_ends=1.3, sections_end=1.4, description_ends=1.41)
+    parts = moments(beats=heard(0.98, 1.53), wire=wire | {"beside": None, "error": None}).parts()
+    expected = {"stop": 0.02, "harvest": 0.1, "last_ram": 0.2, "device_state": 0.1, "load": 0.1, "resume": 0.03}
+    assert {name: parts[name] for name in PARTS} == pytest.approx(expected, abs=1e-3)
+    assert parts["last_ram_to_load"] == pytest.approx(0.4)
+
+
+def test_pages_that_went_beside_the_main_channel_are_memory_too():
+    wire = passed(last_ram_ends=1.2, sections_end=1.21, beside=1.35)
+    parts = moments(wire=wire).parts()
+    assert (parts["last_ram"], parts["device_state"], parts["load"]) == pytest.approx((0.25, 0.0, 0.15))
+
+
+def test_in_post_copy_no_memory_is_sent_in_the_blackout():
+    wire = passed(package_begins=1.2, package_ends=1.25, last_ram_ends=9.0, sections_end=9.0, beside=9.0)
+    parts = moments(wire=wire, post_copy=True).parts()
+    assert (parts["last_ram"], parts["acknowledge"]) == (None, None)
+    assert (parts["device_state"], parts["load"]) == pytest.approx((0.15, 0.25))
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0.9, 1.6)), min_size=3, max_size=3), st.booleans())
+def test_stamps_that_are_out_of_turn_make_no_part_negative_and_none_longer_than_the_whole(found, listens):
+    names = ("last_ram_ends", "sections_end", "beside")
+    wire = {name: None if at is None else at + 1000.5 for name, at in zip(names, found, strict=True)}
+    seen = moments(beats=heard(1.01, 1.49) if listens else None, wire=wire)
+    parts = [part for name, part in seen.parts().items() if name in PARTS and part is not None]
+    assert all(part >= 0 for part in parts)
+    assert sum(parts) <= 0.5 + 1e-3
 
 
 def test_a_stop_that_was_taken_back_is_none():
@@ -185,14 +235,60 @@ def test_the_blackout_is_the_guests_own_if_it_was_heard():
     assert choose({"sender_pause": None}) == (None, None)
 
 
+def test_a_relay_tells_when_bytes_have_come_out_of_its_link_and_not_when_they_went_in():
+    with socket.create_server(("127.0.0.1", 0)) as far, sw.qemu.Relay(sw.Link(rtt="400ms")) as relay:
+        assert relay.moments() == {}
+        host, port = relay(f"tcp:127.0.0.1:{far.getsockname()[1]}").removeprefix("tcp:").rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as near, far.accept()[0] as there:
+            sent = time.time()
+            # A main channel without a section.
+            near.sendall(b"QEVM\0\0\0\3\0")
+            there.settimeout(30)
+            assert there.recv(1) == b"Q"
+            deadline = time.monotonic() + 30
+            while (seen := relay.moments()["sections_end"]) is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert seen >= sent + 0.19
+        assert relay.carried == 9
+
+
+def report_of(timeline=(), blackout=0.25):
+    return {"blackout": blackout, "qemu": {"timeline": list(timeline)}}
+
+
 def test_what_the_guest_lost():
-    there = [(0.0, 0), (1.0, 100), (2.0, 150), (3.0, 200)]
-    beats = type(
-        "Beats", (), {"source": type("L", (), {"progress": there}), "destination": type("L", (), {"progress": []})}
-    )
-    found = cost(beats, 1.5, 3.0)
-    assert (found["before"], found["during"], found["slowdown"], found["after"]) == (100.0, 50.0, 0.5, None)
-    assert rate([(1.0, 5)]) is None
+    """A hundred a second for a second, then half of it for two, a blackout, and all of it again."""
+    there = [(at / 10, at * 10) for at in range(11)] + [(1 + at / 10, 100 + at * 5) for at in range(1, 21)]
+    here = [(3.5 + at / 10, 200 + at * 10) for at in range(6)]
+    timeline = [{"time": 0.5, "qemu": {"cpu-throttle-percentage": 50}}]
+    data = report_of(timeline)
+    cost.fill(data, there, here, 1.0001)
+    found = data["guest_cost"]
+    assert (found["before"], found["during"], found["after"]) == pytest.approx((100.0, 50.0, 100.0))
+    assert (found["slowdown"], found["write_rate"]) == pytest.approx((0.5, 409600.0))
+    assert data["brownout"]["at_source"] == pytest.approx(0.95, abs=0.01)
+    assert data["brownout"]["at_destination"] == 0.0
+    assert data["effective_downtime"] == pytest.approx(data["brownout"]["loss"] + 0.25)
+    assert all(point["throttle"] == (50.0 if point["time"] >= 0.5 else 0.0) for point in data["progress"])
+    assert {point["place"] for point in data["progress"]} == {"source", "destination"}
+
+
+def test_a_guest_that_says_nothing_of_its_work_has_no_cost_that_is_known():
+    data = report_of()
+    cost.fill(data, [], [], 0.0)
+    assert set(data["guest_cost"].values()) == {None}
+    assert (data["brownout"], data["effective_downtime"], data["progress"]) == (None, None, [])
+    assert cost.rate([(1.0, 5)]) is None
+
+
+@given(st.lists(st.floats(0.001, 0.3), max_size=60))
+def test_progress_is_thinned_but_keeps_its_ends(steps):
+    said = list(itertools.accumulate(steps, lambda before, step: (before[0] + step, before[1] + 1), initial=(0.0, 0)))
+    kept = list(cost.thinned(said))
+    assert (kept[0], kept[-1]) == (said[0], said[-1])
+    assert all(after[0] - before[0] > cost.STEP - 1e-9 for before, after in itertools.pairwise(kept[:-1]))
+    assert len(kept) == len(set(kept))
 
 
 @given(st.sampled_from(guest.PATTERNS), st.integers(16, 2048))

@@ -27,6 +27,14 @@ class AtHalf:
         return None
 
 
+class Throttler:
+    """Holds the guest back and switches over when that has taken effect for a round."""
+
+    def __call__(self, round, history):
+        held = bool(history) and min(history[-1].throttle, round.throttle) >= 80
+        return sw.Decision.switchover("slow enough") if held else sw.Decision.throttle(80, "stuck")
+
+
 def test_a_python_policy_goes_post_copy_when_it_likes(qemu):
     policy = AtHalf()
     with pair(qemu) as (source, destination):
@@ -55,26 +63,42 @@ def test_the_same_policy_in_two_worlds(qemu):
 
 
 @pytest.mark.parametrize(
-    "policy",
+    ("strategy", "policy"),
     [
-        "max-rounds:4",
-        "time-limit:limit=700ms,then=switchover",
-        "no-progress",
-        "dirty-threshold:rounds=3",
-        lambda round, history: sw.Decision.limit(blackout="10s", reason="whatever it takes"),
+        ("pre-copy", "max-rounds:4"),
+        ("pre-copy", "time-limit:limit=700ms,then=switchover"),
+        ("pre-copy", "no-progress"),
+        ("pre-copy", "dirty-threshold:rounds=3"),
+        ("pre-copy", lambda round, history: sw.Decision.limit(blackout="10s", reason="whatever it takes")),
+        ("pre-copy", Throttler()),
+        ("hybrid:rounds=2", None),
     ],
-    ids=["max-rounds", "time-limit", "no-progress", "dirty-threshold", "a limit"],
+    ids=["max-rounds", "time-limit", "no-progress", "dirty-threshold", "a limit", "a throttle", "post-copy"],
 )
-def test_what_never_converges_is_made_to(qemu, policy):
+def test_what_never_converges_is_made_to_and_the_report_has_the_price(qemu, strategy, policy):
     """By QEMU's own rule at a millisecond it would be copied for ever."""
+    features = SLOW if policy else f"{SLOW},downtime_limit=1ms"
     with pair(qemu) as (source, destination):
         report = sw.qemu.migrate(
-            source.monitor, destination.monitor, policy=policy, features=SLOW, heartbeat=(source.beat, destination.beat)
-        )
+            source.monitor, destination.monitor, strategy, policy, features=features,
+            heartbeat=(source.beat, destination.beat), warm_up="500ms", cool_down="300ms",
+        )  # fmt: skip
         assert report.outcome == "completed", report.reason
         runs(destination)
-    assert report.guest_gap > 0
     assert max(row["remaining_bytes"] for row in report.data["rounds"][1:-1]) > 1 << 20
+    cost, brownout = report.guest_cost, report.brownout
+    print(cost, brownout, report.guest_gap)
+    assert min(cost["before"], cost["after"]) > 0
+    assert cost["slowdown"] == pytest.approx(1 - cost["during"] / cost["before"])
+    assert brownout["at_source"] + brownout["at_destination"] == pytest.approx(brownout["loss"])
+    assert report.effective_downtime == pytest.approx(brownout["loss"] + report.guest_gap)
+    assert 0 < report.guest_gap <= report.effective_downtime
+    places = report.progress["at_destination"]
+    assert 0 < places.sum() < len(places)
+    if isinstance(policy, Throttler):
+        # Held back for four fifths of its time it cannot but lose.
+        assert brownout["at_source"] > 0
+        assert max(report.progress["throttle"]) >= 80
 
 
 def test_throttling_is_turned_up_and_ends(qemu):

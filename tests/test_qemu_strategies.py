@@ -1,5 +1,9 @@
 """Every strategy on real QEMUs, with the guest's own check of its data at the destination."""
 
+import os
+import shutil
+import subprocess
+
 import pytest
 import switchover as sw
 from vms.pair import CALM, SLOW, STORM, ask, pair, runs, settings
@@ -107,3 +111,70 @@ def test_over_tls_with_a_shared_key(tmp_path, qemu):
         assert report.outcome == "completed", report.reason
         runs(destination)
         assert (settings(source), settings(destination)) == before
+
+
+def openssl(folder, *words):
+    command = ["openssl", *map(str, words)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """An authority with a server and a client, and in a folder of its own a server of another authority."""
+    if shutil.which("openssl") is None:
+        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        missing("no openssl here to make certificates with")
+    folders = [tmp_path_factory.mktemp(name) for name in ("certificates", "others")]
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    for folder in folders:
+        openssl(folder, "req", "-x509", *key, "-subj", "/CN=tests", "-keyout", "ca-key.pem", "-out", "ca-cert.pem")
+        for role in ("server", "client"):
+            openssl(folder, "req", *key[:5], "-subj", f"/CN={role}", "-keyout", f"{role}-key.pem", "-out", "asked")
+            (folder / "more").write_text(
+                f"subjectAltName=DNS:there.example\nextendedKeyUsage={role}Auth\nkeyUsage=digitalSignature\n"
+            )
+            signed = ("-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2")
+            openssl(folder, "x509", "-req", "-in", "asked", *signed, "-extfile", "more", "-out", f"{role}-cert.pem")
+    return folders
+
+
+def credentials(here, there):
+    return (
+        "-object", f"tls-creds-x509,id=here,endpoint=client,dir={here},verify-peer=on",
+        "-object", f"tls-creds-x509,id=there,endpoint=server,dir={there},verify-peer=on",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("strategy", "features"), [("pre-copy", ""), ("pre-copy", "multifd=2"), ("post-copy", "preempt")]
+)
+def test_over_tls_with_certificates(qemu, certificates, strategy, features):
+    policy = ROUNDS if strategy == "pre-copy" else None
+    with pair(qemu, arguments=credentials(certificates[0], certificates[0])) as (source, destination):
+        before = settings(source), settings(destination)
+        words = filter(None, ["tls=here,tls_there=there,tls_hostname=there.example", features, SLOW])
+        with sw.qemu.Relay() as relay:
+            report = sw.qemu.migrate(
+                source.monitor, destination.monitor, strategy, policy, features=",".join(words), through=relay
+            )
+        assert report.outcome == "completed", report.reason
+        runs(destination)
+        assert (settings(source), settings(destination)) == before
+        # Nobody on the way sees what goes by.
+        assert relay.moments()["last_ram_ends"] is None
+        assert report.data["blackout_parts"]["device_state"] is None
+
+
+@pytest.mark.parametrize("wrong", ["the name", "the authority"])
+def test_a_certificate_of_somebody_else_moves_nothing(qemu, certificates, wrong):
+    there = certificates[wrong == "the authority"]
+    name = "elsewhere.example" if wrong == "the name" else "there.example"
+    with pair(qemu, CALM, arguments=credentials(certificates[0], there)) as (source, destination):
+        before = settings(source)
+        features = f"tls=here,tls_there=there,tls_hostname={name}"
+        report = sw.qemu.migrate(source.monitor, destination.monitor, features=features)
+        assert report.outcome == "failed"
+        assert report.reason.endswith("the guest runs at the source")
+        assert "ertificate" in report.reason or "TLS" in report.reason
+        runs(source)
+        assert settings(source) == before

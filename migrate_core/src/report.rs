@@ -11,7 +11,7 @@ mod brownout;
 mod coding;
 mod faults;
 
-pub use brownout::{brownout, Brownout, Place, Point};
+pub use brownout::{brownout, Brownout, Cost, Place, Point};
 pub use coding::{Coding, CodingRound};
 pub use faults::{Faults, Latencies, Latency};
 

@@ -1,18 +1,20 @@
 //! Shaped links between other programs.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use migrate_core::link::{Endpoint, Forwarder as Core, LinkSpec};
+use migrate_core::qemu::Passage;
 use pyo3::prelude::*;
 
 use crate::errors::{to_python, usage};
 use crate::fork::Owned;
-use crate::registry::parse;
+use crate::registry::{parse, text};
 
 /// Listens, calls somebody else, and carries what they say over a shaped link.
 #[pyclass(frozen, module = "switchover._native")]
 pub struct Forwarder {
     inner: Owned<Mutex<Option<Core>>>,
+    passage: Arc<Passage>,
 }
 
 impl Forwarder {
@@ -28,9 +30,16 @@ impl Forwarder {
     fn new(py: Python<'_>, listen: &str, to: &str, link: &str) -> PyResult<Self> {
         let spec: LinkSpec = parse(py, "link", link)?;
         let endpoint = |text: &str| text.parse::<Endpoint>().map_err(|error| to_python(py, error));
-        let core =
-            Core::start(&endpoint(listen)?, endpoint(to)?, &spec).map_err(|error| to_python(py, error))?;
-        Ok(Self { inner: Owned::new(Mutex::new(Some(core))) })
+        let (listen, to, passage) = (endpoint(listen)?, endpoint(to)?, Arc::new(Passage::default()));
+        let core = Core::watched(&listen, to, &spec, Some(passage.clone()));
+        let core = core.map_err(|error| to_python(py, error))?;
+        Ok(Self { inner: Owned::new(Mutex::new(Some(core))), passage })
+    }
+
+    /// When the parts of a migration went by, as JSON: seconds since 1970.
+    #[getter]
+    fn moments(&self) -> PyResult<String> {
+        text(&self.passage.moments())
     }
 
     #[getter]

@@ -5,6 +5,7 @@
 
 mod bakeoff;
 mod codec;
+mod cost;
 mod errors;
 mod fork;
 mod forwarder;
@@ -32,6 +33,8 @@ mod _native {
     use crate::bakeoff::PageSet;
     #[pymodule_export]
     use crate::codec::Codec;
+    #[pymodule_export]
+    use crate::cost::cost;
     #[pymodule_export]
     use crate::forwarder::Forwarder;
     #[pymodule_export]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from switchover.qemu.initramfs import archive
 
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "switchover/linux"
 
@@ -30,12 +31,14 @@ exec sleep 1000000
 """
 
 
-def require() -> tuple[Path, Path]:
-    """The kernel and the busybox; skips the test without them."""
-    kernel, busybox = FOLDER / "vmlinuz", FOLDER / "busybox"
-    if not (kernel.exists() and busybox.exists()):
-        pytest.skip("no kernel for a guest here: scripts/install-linux fetches it")
-    return kernel, busybox
+def require(*more: str) -> tuple[Path, Path]:
+    """The kernel and the busybox; without them, and `more`, it skips the test, and fails it where CI=true."""
+    if any(not (FOLDER / name).exists() for name in ("vmlinuz", "busybox", *more)):
+        text = "no Linux for a guest here: scripts/install-linux fetches it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text, pytrace=False)
+        pytest.skip(text)
+    return FOLDER / "vmlinuz", FOLDER / "busybox"
 
 
 def arguments(folder: Path) -> tuple[str, ...]:
@@ -46,21 +49,3 @@ def arguments(folder: Path) -> tuple[str, ...]:
                                "bin/busybox": busybox.read_bytes()}))  # fmt: skip
     command = "console=ttyS0 quiet rdinit=/init"
     return ("-kernel", str(kernel), "-initrd", str(image), "-append", command)
-
-
-def archive(files: dict[str, bytes | None]) -> bytes:
-    """A cpio archive in the form that the kernel unpacks; `None` stands for a folder."""
-    parts = [entry(name, content, index) for index, (name, content) in enumerate(files.items(), 1)]
-    return b"".join([*parts, entry("TRAILER!!!", b"", 0)])
-
-
-def entry(name: str, content: bytes | None, index: int) -> bytes:
-    mode = 0o040755 if content is None else 0o100755
-    content = content or b""
-    fields = (index, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-    return padded(head) + padded(content)
-
-
-def padded(text: bytes) -> bytes:
-    return text + bytes(-len(text) % 4)

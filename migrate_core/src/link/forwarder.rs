@@ -21,6 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Carried in one piece.
 const PIECE: usize = 256 << 10;
 
+/// Sees what a [`Forwarder`] has carried.
+pub trait Witness: Send + Sync + std::fmt::Debug {
+    /// `bytes` of a connection have been handed over just now: what the caller said, if they went `there`, else what
+    /// was answered. Connections are numbered in the order of their calls. It holds up what comes next.
+    fn saw(&self, connection: usize, there: bool, bytes: &[u8]);
+}
+
 /// Listens, calls somebody else for each that calls, and carries what they say over one shaped link.
 ///
 /// Dropping it ends all connections.
@@ -37,6 +44,7 @@ struct Line {
     shaper: Shaper,
     ended: AtomicBool,
     carried: AtomicU64,
+    witness: Option<Arc<dyn Witness>>,
     open: Mutex<Vec<Stream>>,
     pumps: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -47,12 +55,26 @@ impl Forwarder {
     /// # Errors
     /// [`Error::Usage`] for a link that cannot be; [`Error::Link`] as [`Listener::bind`].
     pub fn start(listen: &Endpoint, to: Endpoint, spec: &LinkSpec) -> Result<Self> {
+        Self::watched(listen, to, spec, None)
+    }
+
+    /// The same; `witness` sees what has been carried.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn watched(
+        listen: &Endpoint,
+        to: Endpoint,
+        spec: &LinkSpec,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Result<Self> {
         let listener = Listener::bind(listen)?;
         let line = Arc::new(Line {
             to,
             shaper: Shaper::new(spec)?,
             ended: AtomicBool::new(false),
             carried: AtomicU64::new(0),
+            witness,
             open: Mutex::default(),
             pumps: Mutex::default(),
         });
@@ -92,27 +114,29 @@ impl Drop for Forwarder {
 
 impl Line {
     fn accept(self: &Arc<Self>, listener: &Listener) {
+        let mut number = 0;
         while !self.ended.load(Ordering::Relaxed) {
             // Nobody came in this slice, or whoever was called is not there: the caller sees an end.
             let Ok(caller) = listener.accept(SLICE) else { continue };
-            let _ = self.carry(caller);
+            let _ = self.carry(caller, number);
+            number += 1;
         }
     }
 
-    fn carry(self: &Arc<Self>, caller: Stream) -> Result<()> {
+    fn carry(self: &Arc<Self>, caller: Stream, number: usize) -> Result<()> {
         let called = self.shaper.insert(connect(&self.to, PATIENCE)?)?;
         let ends = [caller.try_clone()?, called.try_clone()?];
         let (back_from, back_to) = (called.try_clone()?, caller.try_clone()?);
         let (there, back) = (self.clone(), self.clone());
-        let first = spawn("link-there", move || there.pump(&caller, &called, true))?;
-        let second = spawn("link-back", move || back.pump(&back_from, &back_to, false))?;
+        let first = spawn("link-there", move || there.pump(&caller, &called, number, true))?;
+        let second = spawn("link-back", move || back.pump(&back_from, &back_to, number, false))?;
         lock(&self.pumps).extend([first, second]);
         lock(&self.open).extend(ends);
         Ok(())
     }
 
     /// Carries one direction to its end, and passes that on.
-    fn pump(&self, mut from: &Stream, mut to: &Stream, counted: bool) {
+    fn pump(&self, mut from: &Stream, mut to: &Stream, number: usize, forth: bool) {
         let mut piece = vec![0; PIECE];
         while let Ok(length @ 1..) = from.read(&mut piece) {
             let Some(said) = piece.get(..length) else { break };
@@ -121,8 +145,11 @@ impl Line {
                 let _ = from.shutdown(Shutdown::Both);
                 break;
             }
-            if counted {
+            if forth {
                 self.carried.fetch_add(length as u64, Ordering::Relaxed);
+            }
+            if let Some(witness) = &self.witness {
+                witness.saw(number, forth, said);
             }
         }
         let _ = to.shutdown(Shutdown::Write);
@@ -180,6 +207,39 @@ mod tests {
             near.shutdown(Shutdown::Write).unwrap();
             assert_eq!(there.read(&mut a).unwrap(), 0);
         }
+    }
+
+    #[derive(Debug, Default)]
+    struct Notes(Mutex<Vec<(usize, bool, Vec<u8>)>>);
+
+    impl Witness for Notes {
+        fn saw(&self, connection: usize, there: bool, bytes: &[u8]) {
+            lock(&self.0).push((connection, there, bytes.to_vec()));
+        }
+    }
+
+    #[test]
+    fn a_witness_sees_what_both_sides_say() {
+        let far = Listener::bind(&local()).unwrap();
+        let notes = Arc::new(Notes::default());
+        let spec = LinkSpec::default();
+        let to = far.endpoint().clone();
+        let forwarder = Forwarder::watched(&local(), to, &spec, Some(notes.clone())).unwrap();
+        for words in [b"one", b"two"] {
+            let mut near = connect(forwarder.endpoint(), PATIENCE).unwrap();
+            let mut there = far.accept(PATIENCE).unwrap();
+            near.send(words, "words").unwrap();
+            there.receive(&mut [0; 3], "words").unwrap();
+            there.send(b"yes", "words").unwrap();
+            near.receive(&mut [0; 3], "words").unwrap();
+        }
+        drop(forwarder);
+        let mut seen = lock(&notes.0).clone();
+        seen.sort();
+        let note = |number, there, words: &[u8]| (number, there, words.to_vec());
+        let expected =
+            [note(0, false, b"yes"), note(0, true, b"one"), note(1, false, b"yes"), note(1, true, b"two")];
+        assert_eq!(seen, expected);
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod spec;
 mod stream;
 
 pub use endpoint::Endpoint;
-pub use forwarder::Forwarder;
+pub use forwarder::{Forwarder, Witness};
 pub use listener::Listener;
 pub use shaper::Shaper;
 pub use spec::{LinkSpec, Outage, Transport, MOST_CHANNELS};

@@ -9,6 +9,7 @@
 //!   a core file), [`devices`] (their state), [`listing`] (a line a record), [`pages`] (a row a page).
 //! * [`squash`] writes a smaller stream, [`diff`] compares two.
 //! * A [`receive`]r is a destination for a real source; it notes which pages come when and passes over their contents.
+//! * A [`Passage`] watches a [`Forwarder`](crate::link::Forwarder) and notes when the parts of a blackout go by.
 
 pub mod blocks;
 pub mod capture;
@@ -25,6 +26,7 @@ pub mod listing;
 mod marks;
 pub mod multifd;
 pub mod pages;
+mod passage;
 mod passes;
 mod receiver;
 mod reception;
@@ -34,6 +36,7 @@ pub mod stream;
 pub mod summary;
 pub mod times;
 
+pub use passage::{Moments, Passage};
 pub use receiver::{receive, Control, Ending, ReceiverOptions, LOG_MAGIC, LOG_ROW};
 pub use reception::{BlockSize, Channel, Outcome, PageKinds, Pass, Reception, Role, Section, Step};
 pub use return_path::{Reply, ReplyReader};

@@ -53,11 +53,19 @@ fn zero(address: u64, block: Option<&str>) -> Vec<u8> {
 
 /// Two walks: two pages and one of another block, then one page again, as changes and as a whole.
 fn memory() -> Vec<u8> {
+    [memory_part(), memory_end()].concat()
+}
+
+fn memory_part() -> Vec<u8> {
     let first =
         [raw(0, Some("pc.ram")), zero(0x1000, None), raw(0x1000, Some("pc.rom")), word(0, 0x10)].concat();
+    section(2, 2, None, &first)
+}
+
+fn memory_end() -> Vec<u8> {
     let changed = [&word(0x1000, 0x40)[..], &name("pc.ram"), &[1, 0, 3, 0, 1, 0xff]].concat();
     let second = [changed, raw(0x2000, None), word(0, 0x10)].concat();
-    [section(2, 2, None, &first), section(3, 2, None, &second)].concat()
+    section(3, 2, None, &second)
 }
 
 fn tail() -> Vec<u8> {
@@ -72,6 +80,21 @@ fn start() -> Vec<u8> {
 
 fn stream(before: &[&[u8]]) -> Vec<u8> {
     [head(Some("pc-i440fx-7.2")), before.concat(), start(), memory(), tail()].concat()
+}
+
+/// A pre-copy in four parts: what comes before the guest is stopped, the last memory, the devices, the description.
+pub(super) fn pre_copy() -> (Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>) {
+    let before = [head(Some("pc-i440fx-7.2")), RETURN_PATH.to_vec(), start(), memory_part()].concat();
+    let (tail, description) = (tail(), DESCRIPTION.len() + 5);
+    let (devices, description) = tail.split_at(tail.len() - description);
+    (before, memory_end(), devices.to_vec(), description.to_vec())
+}
+
+/// A post-copy in three parts: what comes before the package, the package, what comes after it.
+pub(super) fn post_copy() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let before = [head(Some("x")), RETURN_PATH.to_vec(), ADVISE.to_vec(), start(), memory_part()].concat();
+    let package = [&[8, 0, 7, 0, 4, 0, 0, 0, 5][..], &[8, 0, 5, 0, 0]].concat();
+    (before, package, [memory_end(), vec![0]].concat())
 }
 
 fn packet(flags: u32, size: u32, pages: &[u64], zeroes: &[u64]) -> Vec<u8> {

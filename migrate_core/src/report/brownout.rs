@@ -91,14 +91,34 @@ fn rate_there(points: &[Point]) -> Option<f64> {
     (time > 0.0).then(|| operations / time)
 }
 
+/// What follows from a guest's progress.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cost {
+    /// Operations per second at the destination; `null` where the guest was not observed there.
+    pub after: Option<f64>,
+    /// `null` without a speed to compare with.
+    pub brownout: Option<Brownout>,
+    /// Loss and blackout, seconds; `null` where one of them is not known.
+    pub effective_downtime: Option<f64>,
+}
+
+impl Cost {
+    /// Of a guest that did `before` operations per second and then ran nowhere for `blackout` seconds.
+    pub fn of(points: &[Point], before: Option<f64>, blackout: Option<f64>) -> Self {
+        let baseline = before.filter(|rate| *rate > 0.0);
+        let brownout = baseline.filter(|_| !points.is_empty()).map(|rate| brownout(points, rate));
+        let loss = brownout.as_ref().map(|brownout| brownout.loss);
+        let effective_downtime = loss.zip(blackout).map(|(loss, blackout)| loss + blackout);
+        Self { after: rate_there(points), brownout, effective_downtime }
+    }
+}
+
 impl Report {
     /// Fills in the guest's progress and what follows from it; `guest_cost.before` and `blackout` come first.
     pub fn set_progress(&mut self, points: Vec<Point>) {
-        self.guest_cost.after = rate_there(&points).or(self.guest_cost.after);
-        let baseline = self.guest_cost.before.filter(|rate| *rate > 0.0);
-        self.brownout = baseline.filter(|_| !points.is_empty()).map(|rate| brownout(&points, rate));
-        let loss = self.brownout.as_ref().map(|brownout| brownout.loss);
-        self.effective_downtime = loss.zip(self.blackout).map(|(loss, blackout)| loss + blackout);
+        let cost = Cost::of(&points, self.guest_cost.before, self.blackout);
+        self.guest_cost.after = cost.after.or(self.guest_cost.after);
+        (self.brownout, self.effective_downtime) = (cost.brownout, cost.effective_downtime);
         self.progress = points;
     }
 }

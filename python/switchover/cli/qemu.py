@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ POLICY = click.option(
 SHADOW = click.option(
     "--shadow", multiple=True, help="A policy that only watches; what it would have done is in the report."
 )
+LINK = click.option(
+    "-l", "--link", default=None, metavar="BANDWIDTH[,RTT[,JITTER]]",
+    help="Shape the link, e.g. 1Gbit/s,0.5ms; default: as fast as the machine.",
+)  # fmt: skip
 FEATURES = click.option("-f", "--features", default="", help=FEATURES_HELP)
 
 
@@ -53,6 +58,16 @@ def qemu() -> None:
 @FEATURES
 @click.option("--heartbeat", nargs=2, metavar="HERE THERE", help="Devices on which the guest sends bytes on its own.")
 @click.option("--observer", nargs=2, metavar="HERE THERE", help="Devices on which the guest answers each byte.")
+@click.option(
+    "--warm-up", default="1s", show_default=True,
+    help="With a heartbeat: how long it is listened to before the start, for the guest's speed before.",
+)  # fmt: skip
+@click.option(
+    "--cool-down", default="500ms", show_default=True,
+    help="With a heartbeat: how long it is listened to at the destination.",
+)  # fmt: skip
+@click.option("--relay", is_flag=True, help="Carry the stream through here, which tells the blackout's parts apart.")
+@LINK
 @click.option("--recover/--no-recover", default=True, show_default=True, help="Go on when post-copy loses its link.")
 @click.option("--timeout", default="30s", show_default=True, help="How long QEMU may take to answer.")
 @OUTPUT
@@ -68,26 +83,34 @@ def migrate(
     features: str,
     heartbeat: tuple[str, str] | None,
     observer: tuple[str, str] | None,
+    warm_up: str,
+    cool_down: str,
+    relay: bool,
+    link: str | None,
     recover: bool,
     timeout: str,
     output: Path | None,
     as_json: bool,
 ) -> int:
     """Migrate a VM that runs. What was set on it is put back; whatever fails leaves it running where it was."""
-    report = sw.qemu.migrate(
-        source,
-        to,
-        strategy,
-        policy_of(policies),
-        destination=destination,
-        features=features,
-        shadow=shadow,
-        heartbeat=heartbeat or None,
-        observer=observer or None,
-        recover=recover,
-        timeout=timeout,
-        on_round=show.rounds(None if as_json else show.console()),
-    )
+    with contextlib.ExitStack() as stack:
+        report = sw.qemu.migrate(
+            source,
+            to,
+            strategy,
+            policy_of(policies),
+            destination=destination,
+            features=features,
+            shadow=shadow,
+            heartbeat=heartbeat or None,
+            observer=observer or None,
+            warm_up=warm_up,
+            cool_down=cool_down,
+            through=stack.enter_context(sw.qemu.Relay(link)) if relay or link else None,
+            recover=recover,
+            timeout=timeout,
+            on_round=show.rounds(None if as_json else show.console()),
+        )
     return tell(report, strategy, policies, output, as_json=as_json)
 
 
@@ -102,10 +125,7 @@ def migrate(
 @POLICY
 @SHADOW
 @FEATURES
-@click.option(
-    "-l", "--link", default=None, metavar="BANDWIDTH[,RTT[,JITTER]]",
-    help="Shape the link, e.g. 1Gbit/s,0.5ms; default: as fast as the machine.",
-)  # fmt: skip
+@LINK
 @click.option("--qemu", "binary", default=None, help="Which QEMU; default: the system's.")
 @click.option("--destination-qemu", "there", default=None, help="The destination's, if it is another one.")
 @click.option("--accelerator", type=click.Choice(["auto", "tcg", "kvm"]), default="auto", show_default=True)
@@ -239,6 +259,20 @@ def tell(report: sw.Report, strategy: str, policies: tuple[str, ...], output: Pa
     return 0 if report.outcome == "completed" else 1
 
 
+def cost_of(report: sw.Report) -> list[str]:
+    """The blackout in its parts, and what was lost beside it."""
+    parts = {name: part for name, part in report.data["blackout_parts"].items() if part is not None}
+    # What comes after the blackout, and what is there in its own parts.
+    for name in ("acknowledge", *(["last_ram_to_load"] if "load" in parts else [])):
+        parts.pop(name, None)
+    told = [f"{name.replace('_', ' ')} {show.span(part)}" for name, part in parts.items()]
+    lines = [f"its parts: {', '.join(told)}"] if told else []
+    if report.effective_downtime is not None and report.brownout is not None:
+        lost = show.span(report.brownout["loss"])
+        lines.append(f"effective downtime {show.span(report.effective_downtime)}: the blackout and {lost} of work lost")
+    return lines
+
+
 def remarks(report: sw.Report) -> list[str]:
     """What the table has no room for."""
     lines = [f"{report.outcome}: {report.reason}"] if report.reason else []
@@ -248,6 +282,7 @@ def remarks(report: sw.Report) -> list[str]:
     ]
     if seen:
         lines.append(f"blackout by vantage point: {', '.join(seen)}")
+    lines += cost_of(report)
     for side, cost in report.data["qemu"]["cpu"].items():
         vcpus = ", ".join("-" if each is None else f"{each:.2f} s" for each in cost["vcpus"])
         lines.append(f"CPU time of the {side}: {cost['process']:.2f} s, of its vCPUs {vcpus}")

@@ -18,6 +18,7 @@ from switchover.qemu.own import Pair
 from switchover.qemu.qmp import AsyncQmp, Event, Qmp
 from switchover.qemu.recovery import resume as recover
 from switchover.qemu.rehearsal import Rehearsal, rehearse
+from switchover.qemu.relay import Relay
 
 __all__ = [
     "Abilities",
@@ -28,6 +29,7 @@ __all__ = [
     "Pair",
     "Qmp",
     "Rehearsal",
+    "Relay",
     "guestperf",
     "migrate",
     "migrate_async",

@@ -10,6 +10,7 @@ from switchover.errors import QmpError
 from switchover.qemu import vantage
 from switchover.qemu.cpu import spent
 from switchover.qemu.figures import PAGE, Look
+from switchover.qemu.relay import Relay
 from switchover.qemu.settings import running
 from switchover.report import SCHEMA, Report
 
@@ -41,6 +42,7 @@ def make(run: Migration, last: dict[str, Any], total: float) -> Report:
     """The report of a run that is over; `last` is the source's last answer."""
     look = Look(total, last)
     complete = run.unheard or last.get("status") == "completed"
+    _look_at_switchover(run)
     _close(run, look, complete=complete)
     outcome, reason = _outcome(run, last, complete=complete)
     gaps = _gaps(run, last, complete=complete)
@@ -74,6 +76,14 @@ def make(run: Migration, last: dict[str, Any], total: float) -> Report:
         "qemu": _theirs(run, last),
     }
     return Report(data)
+
+
+def _look_at_switchover(run: Migration) -> None:
+    """What the guest and a relay saw of it joins what the events say."""
+    moments, relay = run.moments, run._through
+    moments.beats = None if run._beats[0] is None else run._beats[0].edges
+    moments.wire = relay.moments() if isinstance(relay, Relay) else {}
+    moments.post_copy = any(event.get("state") == "postcopy-active" for event in run.events)
 
 
 def _close(run: Migration, look: Look, *, complete: bool) -> None:
@@ -174,6 +184,7 @@ def _theirs(run: Migration, last: dict[str, Any]) -> dict[str, Any]:
         "source": last,
         "destination": destination,
         "timeline": run.ledger.timeline,
+        "wire": run.moments.wire,
         "cpu": sides(cost),
         "recoveries": run._recovered,
         "one_clock": run.moments.one_clock,

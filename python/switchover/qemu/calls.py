@@ -31,6 +31,8 @@ def migrate(
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
     heartbeat: tuple[Address, Address] | Beats | None = None,
     observer: tuple[Address, Address] | Beats | None = None,
+    warm_up: units.Time = "0s",
+    cool_down: units.Time = "0s",
     recover: bool = True,
     through: Callable[[str], str] | None = None,
     stall_timeout: units.Time = "60s",
@@ -50,10 +52,14 @@ def migrate(
             (if it was started with `-incoming defer`), and asked when the guest runs.
         features: What QEMU is to use on the way: `Features`, or a text such as `multifd=4,compression=zstd`.
         shadow: Policies that only watch.
-        heartbeat: Character devices of both sides on which the guest sends bytes of its own accord.
+        heartbeat: Character devices of both sides on which the guest sends bytes of its own accord. Where it also tells
+            how much it has done (`p`, digits in base 16, the line's end), the report has what the migration cost it.
         observer: Character devices of both sides on which the guest answers each byte.
+        warm_up: How long the guest's heartbeat is listened to before the start, for its speed before.
+        cool_down: How long afterwards at the destination, for its speed there; no part of the total time.
         recover: Go on over another link when that of a post-copy is lost.
-        through: Where the source is to go, of where the destination listens, if something stands between.
+        through: Where the source is to go, of where the destination listens, if something stands between: a `Relay`,
+            which shapes the link and tells the parts of the blackout apart, or a function of addresses.
         stall_timeout: How long nothing may go over the link.
         timeout: How long QEMU may take to answer.
         on_round: Called with each live round and the decision on it.
@@ -65,7 +71,8 @@ def migrate(
     """
     migration = Migration(
         source, to, strategy, policy, destination=destination, features=features, shadow=shadow, heartbeat=heartbeat,
-        observer=observer, recover=recover, through=through, stall_timeout=stall_timeout, timeout=timeout,
+        observer=observer, warm_up=warm_up, cool_down=cool_down, recover=recover, through=through,
+        stall_timeout=stall_timeout, timeout=timeout,
     )  # fmt: skip
     with migration:
         run(migration, on_round)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Moments kept a side: a quarter of an hour of beats at 1 kHz.
 KEPT = 1 << 20
 PROBE = 0.001
+# Seconds of progress out of which a speed can be told.
+ENOUGH = 0.2
 
 
 class Line:
@@ -67,6 +69,10 @@ class Line:
         # A guest that is not ours may send no line's end for ever.
         self._rest = self._rest[-64:]
 
+    def tells(self) -> bool:
+        """Whether what it said of its progress is enough to tell a speed."""
+        return bool(self.progress) and self.progress[-1][0] - self.progress[0][0] >= ENOUGH
+
     def say(self, byte: bytes) -> None:
         """Sends something to the guest, if its device takes it at once."""
         with contextlib.suppress(OSError):
@@ -107,12 +113,19 @@ class Beats:
             self.destination.say(b".")
 
     @property
-    def gap(self) -> float | None:
-        """From the last that the source's guest said to the first that the destination's did."""
+    def edges(self) -> tuple[float, float] | None:
+        """The last that the source's guest said and the first that the destination's did, on the monotonic clock."""
         if not (self.source.moments and self.destination.moments):
             return None
         last = self.source.moments[-1]
-        return next((moment - last for moment in self.destination.moments if moment >= last), None)
+        first = next((moment for moment in self.destination.moments if moment >= last), None)
+        return None if first is None else (last, first)
+
+    @property
+    def gap(self) -> float | None:
+        """The time between these two."""
+        edges = self.edges
+        return None if edges is None else edges[1] - edges[0]
 
     def usual(self) -> float | None:
         """The median time between two at the source: the gap is known no better than that."""

@@ -12,7 +12,7 @@ from switchover import policies, units
 from switchover.decision import Decision
 from switchover.errors import QmpError, SwitchoverError, UsageError
 from switchover.migration import named
-from switchover.qemu import account, incoming, plan, recovery
+from switchover.qemu import account, cost, incoming, plan, recovery
 from switchover.qemu.abilities import Abilities
 from switchover.qemu.acts import Acts
 from switchover.qemu.cpu import Usage
@@ -67,6 +67,8 @@ class Migration:
         shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
         heartbeat: tuple[Address, Address] | Beats | None = None,
         observer: tuple[Address, Address] | Beats | None = None,
+        warm_up: units.Time = "0s",
+        cool_down: units.Time = "0s",
         recover: bool = True,
         through: Callable[[str], str] | None = None,
         stall_timeout: units.Time = "60s",
@@ -82,6 +84,7 @@ class Migration:
         self._watchers = {name: Judge(watcher) for name, watcher in named(shadow).items()}
         self._lines = (heartbeat, observer)
         self._beats: list[Beats | None] = [None, None]
+        self._warm_up, self._cool_down = units.parse_time(warm_up, "warm_up"), units.parse_time(cool_down, "cool_down")
         self._recover = recover
         self._through = through or (lambda uri: uri)
         self._recovered = 0
@@ -116,6 +119,7 @@ class Migration:
             self._connect()
             self._prepare()
             self._listen()
+            time.sleep(self._warm_up if self._beats[0] else 0.0)
             self._start()
         except BaseException:
             self._release()
@@ -435,8 +439,22 @@ class Migration:
         try:
             self._report = account.make(self, last, total)
             self._report.error = self._error
+            self._ask_the_guest(self._report)
         finally:
             self._release()
+
+    def _ask_the_guest(self, report: Report) -> None:
+        """What it cost the guest, where the guest tells what it does."""
+        beats = self._beats[0]
+        if beats is None:
+            return
+        if report.outcome == "completed" and self._cool_down:
+            time.sleep(self._cool_down)
+            # A machine that is very busy may not have let it say enough to tell a speed.
+            deadline = time.monotonic() + LAST_WORDS
+            while beats.source.progress and not beats.destination.tells() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        cost.fill(report.data, list(beats.source.progress), list(beats.destination.progress), self._started)
 
     def _last_words(self) -> dict[str, Any]:
         """What both sides say at the end, with the events that are still on their way."""

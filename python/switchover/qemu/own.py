@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from switchover import _native, units
+from switchover import units
 from switchover.errors import SwitchoverError, UsageError
 from switchover.link import Link
-from switchover.qemu import guest
 from switchover.qemu.calls import run as run_to_its_end
-from switchover.qemu.heartbeat import Beats
 from switchover.qemu.migration import Migration
+from switchover.qemu.relay import Relay
 from switchover.qemu.vm import Vm, found
 from switchover.workloads import registry as workloads
 
@@ -31,30 +28,6 @@ if TYPE_CHECKING:
 
 # A KVM that works fills so much in far less.
 PROBE_SECONDS = 10.0
-
-
-class Links:
-    """Shaped links to where a destination listens: one for each address."""
-
-    def __init__(self, link: Link, folder: Path) -> None:
-        self.link, self._folder = link, folder
-        self.made: list[_native.Forwarder] = []
-
-    def __call__(self, uri: str) -> str:
-        """The address that leads to `uri` over the link."""
-        listen = f"unix:{self._folder / f'link{len(self.made)}'}"
-        self.made.append(_native.Forwarder(listen, uri, json.dumps(self.link.spec())))
-        return listen
-
-    def cut(self) -> None:
-        """Breaks all connections off, as a lost link does."""
-        for each in self.made:
-            each.cut()
-
-    def close(self) -> None:
-        """Ends them."""
-        for each in self.made:
-            each.close()
 
 
 class Pair:
@@ -91,7 +64,7 @@ class Pair:
             self.source = self._stack.enter_context(Vm(self.workload, memory, binary=binary, **more))
             there = destination_binary or binary
             self.destination = self._stack.enter_context(Vm(self.workload, memory, binary=there, incoming=True, **more))
-            self.links = Links(self.link, self.source.folder)
+            self.links = Relay(self.link, self.source.folder)
             self._stack.callback(self.links.close)
             self.source.wait_until_filled()
             self.source.hang_up()
@@ -118,20 +91,15 @@ class Pair:
             VerificationError: The guest found a page damaged.
         """
         source, destination = self.source, self.destination
-        with Beats(source.beat, destination.beat) as beats:
-            time.sleep(units.parse_time(warm_up, "warm_up"))
-            migration = Migration(
-                source.monitor, f"unix:{destination.folder / 'stream'}", strategy, policy,
-                destination=destination.monitor, features=features, shadow=shadow, heartbeat=beats,
-                observer=(source.echo, destination.echo), recover=recover, through=self.links,
-            )  # fmt: skip
-            with migration:
-                began = time.monotonic()
-                run_to_its_end(migration, on_round)
-            ended = time.monotonic()
-            time.sleep(units.parse_time(cool_down, "cool_down"))
-            report = migration.report
-            report.data["guest_cost"] = cost(beats, began, ended)
+        migration = Migration(
+            source.monitor, f"unix:{destination.folder / 'stream'}", strategy, policy, destination=destination.monitor,
+            features=features, shadow=shadow, heartbeat=(source.beat, destination.beat),
+            observer=(source.echo, destination.echo), warm_up=warm_up, cool_down=cool_down, recover=recover,
+            through=self.links,
+        )  # fmt: skip
+        with migration:
+            run_to_its_end(migration, on_round)
+        report = migration.report
         report.data["link"] = self.link.spec() | {"uri": migration.uri}
         report.data["guest"] |= {"workload": self.workload.spec()}
         if check:
@@ -149,29 +117,6 @@ class Pair:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def cost(beats: Beats, began: float, ended: float) -> dict[str, float | None]:
-    """How the guest fared, in pages that it wrote a second."""
-    there, here = beats.source.progress, beats.destination.progress
-    before = rate([each for each in there if each[0] < began])
-    during = rate([each for each in there if each[0] >= began])
-    slowdown = 1 - during / before if before and during is not None else None
-    return {
-        "before": before,
-        "during": during,
-        "after": rate([each for each in here if each[0] >= ended]),
-        "slowdown": slowdown,
-        "write_rate": None if before is None else before * guest.PAGE,
-    }
-
-
-def rate(progress: list[tuple[float, int]]) -> float | None:
-    """Pages a second between the first and the last of what was said."""
-    if len(progress) < 2:
-        return None
-    (first, count), (last, more) = progress[0], progress[-1]
-    return (more - count) / (last - first) if last > first else None
 
 
 @cache
