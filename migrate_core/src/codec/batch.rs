@@ -76,11 +76,10 @@ pub fn further(error: Error, by: usize) -> Error {
 }
 
 /// Encodes all pages as one piece by `compress(pages, most)`, which answers in at most `most` bytes or not at
-/// all; then page by page.
+/// all. What does not get shorter together goes raw: page by page it would not either.
 pub fn encode_together<C: Codec + ?Sized>(
     codec: &mut C,
     pages: &[Page],
-    bases: &[Option<&Page>],
     out: &mut Vec<u8>,
     compress: impl FnOnce(&mut C, &[u8], &mut Vec<u8>) -> Encoded,
 ) -> usize {
@@ -90,7 +89,12 @@ pub fn encode_together<C: Codec + ?Sized>(
         return 0;
     }
     out[at] = EACH;
-    encode_each(codec, pages, bases, out)
+    for page in pages {
+        out.extend((PAGE as u16).to_be_bytes());
+        out.extend_from_slice(page);
+        codec.pass(page);
+    }
+    pages.len()
 }
 
 /// Decodes what [`encode_together`] wrote.

@@ -99,7 +99,7 @@ impl Codec for DeltaCodec {
     }
 
     fn encode_batch(&mut self, pages: &[Page], bases: &[Option<&Page>], out: &mut Vec<u8>) -> usize {
-        batch::encode_together(self, pages, bases, out, |codec, _, out| {
+        batch::encode_together(self, pages, out, |codec, _, out| {
             codec.subtract(pages, bases);
             codec.compress(out)
         })

@@ -104,8 +104,8 @@ impl Codec for ZstdCodec {
         self.load(learnt).map_err(|e| wrong(e.to_string()))
     }
 
-    fn encode_batch(&mut self, pages: &[Page], bases: &[Option<&Page>], out: &mut Vec<u8>) -> usize {
-        batch::encode_together(self, pages, bases, out, Self::compress)
+    fn encode_batch(&mut self, pages: &[Page], _bases: &[Option<&Page>], out: &mut Vec<u8>) -> usize {
+        batch::encode_together(self, pages, out, Self::compress)
     }
 
     fn decode_batch(&mut self, data: &[u8], bases: &[Option<&Page>], pages: &mut [Page]) -> Result<()> {
