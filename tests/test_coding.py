@@ -38,9 +38,9 @@ def test_pages_pass_at_the_slower_of_link_and_encoder() -> None:
 def test_a_page_that_was_sent_before_costs_h_c_and_1_minus_h() -> None:
     found = {"lz4": 0.5, "zstd": 0.4, "xbzrle": 0.05, "delta": 0.05, "duplicates": 0.0}
     for room, hit in ((1.0, 1.0), (0.5, 0.5), (0.1, 0.1)):
-        left = coding.shares({"name": "xbzrle", "cache": room * 1e6}, found, {"bytes": 1e6})
+        left = coding.shares({"name": "xbzrle", "cache": room * 1e6}, found, 1e6)
         assert left == pytest.approx((1.0, hit * 0.05 + 1 - hit))
-    assert coding.shares({"name": "adaptive"}, found, {"bytes": 0.0}) == pytest.approx((0.4, 0.05))
+    assert coding.shares({"name": "adaptive"}, found, 0.0) == pytest.approx((0.4, 0.05))
 
 
 def test_differences_make_a_guest_converge_that_would_not() -> None:
