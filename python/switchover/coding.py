@@ -35,11 +35,11 @@ class Shares(NamedTuple):
 def of(trace: Trace, codec: Codec, encode_rate: units.Rate | None) -> dict[str, Any] | None:
     """The simulator's model of a codec; nothing for `zero`, which names zero pages and leaves the others."""
     spec = codec.spec()
-    if spec["name"] == "zero":
-        return None
     rate = None if encode_rate is None else units.parse_rate(encode_rate, "encode_rate")
     if rate == 0:
         raise UsageError("encode_rate must be more than 0")
+    if spec["name"] == "zero":
+        return None
     if spec["name"] == "raw":
         return model(Shares(1.0, 1.0), False, None)
     found = samples.shares(trace.samples)
