@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import switchover as sw
+from click.testing import CliRunner
 from switchover import coding, samples
+from switchover.cli import group
 
 LIBRARY = Path(__file__).resolve().parent.parent / "examples" / "traces"
 MEMORY = 64 << 20
@@ -38,9 +41,9 @@ def test_pages_pass_at_the_slower_of_link_and_encoder() -> None:
 def test_a_page_that_was_sent_before_costs_h_c_and_1_minus_h() -> None:
     found = {"lz4": 0.5, "zstd": 0.4, "xbzrle": 0.05, "delta": 0.05, "duplicates": 0.0}
     for room, hit in ((1.0, 1.0), (0.5, 0.5), (0.1, 0.1)):
-        left = coding.shares({"name": "xbzrle", "cache": room * 1e6}, found, {"bytes": 1e6})
+        left = coding.shares({"name": "xbzrle", "cache": room * 1e6}, found, 1e6)
         assert left == pytest.approx((1.0, hit * 0.05 + 1 - hit))
-    assert coding.shares({"name": "adaptive"}, found, {"bytes": 0.0}) == pytest.approx((0.4, 0.05))
+    assert coding.shares({"name": "adaptive"}, found, 0.0) == pytest.approx((0.4, 0.05))
 
 
 def test_differences_make_a_guest_converge_that_would_not() -> None:
@@ -67,6 +70,19 @@ def test_a_trace_without_samples_says_what_is_missing() -> None:
         sw.simulate(trace, sw.PreCopy(codec="lz4"))
     with pytest.raises(sw.UsageError, match="encode_rate"):
         sw.simulate(trace, sw.PreCopy(codec="raw"), encode_rate=0)
+    with pytest.raises(sw.UsageError, match="encode_rate"):
+        sw.simulate(trace, encode_rate=0)
+
+
+def test_the_command_takes_a_codec() -> None:
+    path = str(LIBRARY / "numpy.parquet")
+    sent = {}
+    for codec in ("zero", "delta-zstd"):
+        command = ["simulate", path, "--codec", codec, "--encode-rate", "400MB/s", "-p", "max-rounds:3", "--json"]
+        done = CliRunner().invoke(group, command, standalone_mode=False)
+        assert done.exception is None, done.output
+        sent[codec] = json.loads(done.stdout)[0]["sent_bytes"]
+    assert sent["delta-zstd"] < sent["zero"]
 
 
 @pytest.mark.parametrize("codec", [name for name in sw.codecs.names() if name != "zero"])

@@ -159,11 +159,10 @@ class BakeOff:
         Raises:
             UsageError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise UsageError("to_frame() needs pandas: pip install 'switchover[frame]'") from error
-        return pd.DataFrame(self.rows)
+        from switchover import extra
+
+        pandas: Any = extra.load("pandas", "frame")
+        return pandas.DataFrame(self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON has it."""

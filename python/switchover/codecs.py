@@ -24,12 +24,7 @@ from switchover.errors import UsageError
 from switchover.part import Part, Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from typing_extensions import Buffer
-
-    from switchover import units
-    from switchover.bakeoff import BakeOff, Source
 
 
 class Codec(Part):
@@ -91,35 +86,15 @@ describe = registry.describe
 __all__ = ["Codec", "bakeoff", "describe", "get", "names", "parse", *registry.classes()]
 
 
-def bakeoff(
-    source: Source,
-    compared: Iterable[Codec | str] | None = None,
-    *,
-    link: units.Rate | None = None,
-    memory: units.Size = "32MiB",
-    rounds: int = 3,
-    interval: units.Time = "1s",
-    passes: int = 5,
-    together: bool = True,
-    on_progress: Callable[[str, int, int], object] | None = None,
-) -> BakeOff:
-    """Measures codecs on real pages; see [`bakeoff`][switchover.bakeoff.bakeoff], which this is."""
-    from switchover.bakeoff import bakeoff
-
-    return bakeoff(
-        source,
-        compared,
-        link=link,
-        memory=memory,
-        rounds=rounds,
-        interval=interval,
-        passes=passes,
-        together=together,
-        on_progress=on_progress,
-    )
-
-
 if TYPE_CHECKING:
     from switchover._classes.codecs import *
+    from switchover.bakeoff import bakeoff
 else:
-    __getattr__ = registry.attribute
+
+    def __getattr__(name: str) -> object:
+        if name != "bakeoff":
+            return registry.attribute(name)
+        # It measures these codecs, and so imports them first.
+        from switchover.bakeoff import bakeoff
+
+        return bakeoff

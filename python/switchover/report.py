@@ -266,11 +266,10 @@ class Report:
         Raises:
             UsageError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise UsageError("to_frame() needs pandas: pip install 'switchover[frame]'") from error
-        return pd.DataFrame(self.rounds)
+        from switchover import extra
+
+        pandas: Any = extra.load("pandas", "frame")
+        return pandas.DataFrame(self.rounds)
 
     def chart(self, width: int = 50) -> str:
         """The rounds as bars of text: what was sent, and what remained."""

@@ -293,11 +293,12 @@ class Trace:
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each run of pages written in an interval: `interval`, `block` (its name), `first_page`, `pages`."""
-        import pandas as pd
+        from switchover import extra
 
+        pandas: Any = extra.load("pandas", "frame")
         rows = self.rows
-        names = pd.Categorical.from_codes(rows["block"].astype(np.int64), categories=list(self.blocks))
-        return pd.DataFrame(
+        names = pandas.Categorical.from_codes(rows["block"].astype(np.int64), categories=list(self.blocks))
+        return pandas.DataFrame(
             {"interval": rows["interval"], "block": names, "first_page": rows["first_page"], "pages": rows["pages"]}
         )
 

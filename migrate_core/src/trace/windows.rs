@@ -28,6 +28,13 @@ impl Windows {
         if trace.intervals() == 0 {
             return Err(Error::usage("the trace has no interval"));
         }
+        // A stripe's writes are numbered in 32 bits; none has more of them than the whole.
+        let writes: u64 = trace.written_pages().sum();
+        if u32::try_from(writes).is_err() {
+            return Err(Error::usage(format!(
+                "a trace of {writes} writes is too long to be counted: cut it, or follow its pages"
+            )));
+        }
         let weight = trace.pages().div_ceil(MOST_PAGES);
         let pages = trace.pages().div_ceil(weight);
         let stripe_pages = pages.div_ceil(STRIPES);
@@ -48,9 +55,16 @@ impl Windows {
             return Err(Error::usage("an index of the trace could not be made: is there memory for it?"));
         }
         let runs = (0..trace.intervals()).map(|interval| trace.written(interval).len()).sum::<usize>() as f64;
-        let writes = stripes.iter().map(WriteIndex::writes).sum::<u64>().max(1) as f64;
         let (interval, intervals) = (trace.interval().as_secs_f64(), trace.intervals());
-        Ok(Self { weight, pages, stripe_pages, interval, intervals, runs: runs / writes, stripes })
+        Ok(Self {
+            weight,
+            pages,
+            stripe_pages,
+            interval,
+            intervals,
+            runs: runs / writes.max(1) as f64,
+            stripes,
+        })
     }
 
     /// Pages of the guest that one stands for here.

@@ -36,7 +36,8 @@ from . import show
 @click.option(
     "--start", multiple=True, default=("0s",), show_default=True, help="Where in the trace; several are runs."
 )
-@click.option("--encode-rate", metavar="RATE", help="What encoders get through; unlimited by default.")
+@click.option("-c", "--codec", default="zero", show_default=True, help="How pages are encoded, by the trace's samples.")
+@click.option("--encode-rate", metavar="RATE", help="What its encoders get through; unlimited by default.")
 @click.option("--fast", is_flag=True, help="Count pages instead of following them.")
 @click.option("--zero-share", default=0.0, show_default=True, help="Share of pages that are zero until written.")
 @click.option(
@@ -54,6 +55,7 @@ def simulate(
     policies: tuple[str, ...],
     link: str,
     start: tuple[str, ...],
+    codec: str,
     encode_rate: str | None,
     fast: bool,
     zero_share: float,
@@ -63,7 +65,7 @@ def simulate(
     as_json: bool,
 ) -> int:
     """Simulate migrations of the guest that TRACE watched, under each policy and from each start."""
-    guest, plan = sw.Trace.load(trace), sw.strategies.parse(strategy)
+    guest, plan = sw.Trace.load(trace), sw.strategies.parse(strategy).replace(codec=codec)
     runs = [(policy, at) for policy in policies for at in start]
     given = sw.Costs.of(costs)
 

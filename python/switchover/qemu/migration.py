@@ -22,6 +22,7 @@ from switchover.qemu.guardian import Guardian
 from switchover.qemu.heartbeat import Beats
 from switchover.qemu.judge import Judge
 from switchover.qemu.qmp import Address, Event, Qmp
+from switchover.qemu.relay import Relay
 from switchover.qemu.settings import Setter, running
 from switchover.qemu.vantage import Moments
 
@@ -45,6 +46,7 @@ NAMED = {
 }
 # The source has said that all is done; the destination's last words are worth so long a wait.
 LAST_WORDS = 5.0
+FIRST_WORDS = 1.0
 TRIES = 3
 
 
@@ -191,6 +193,15 @@ class Migration:
         for side, qmp in (("source", self.source), ("destination", self.destination)):
             if qmp is not None:
                 self._deaf.append(qmp.listen(partial(self._arrive, side)))
+
+        self._hear_the_source()
+
+    def _hear_the_source(self) -> None:
+        """Waits for a first word of each that listens there: of what was never heard no gap can be told."""
+        deadline = time.monotonic() + FIRST_WORDS
+        heard = [beats.source.moments for beats in self._beats if beats is not None]
+        while not all(heard) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def _arrive(self, side: str, event: Event) -> None:
         """In the connection's thread, before the answer to whatever is asked meanwhile."""
@@ -472,8 +483,12 @@ class Migration:
             time.sleep(0.005)
 
     def _heard_all(self) -> bool:
-        """Whether whoever listens to the guest has heard it at the destination."""
-        return all(beats is None or beats.gap is not None for beats in self._beats)
+        """Whether whoever listens to the guest has heard it at the destination, and a relay has read to the end.
+
+        Of a post-copy that was recovered the relay reads what came before the cut.
+        """
+        read = not isinstance(self._through, Relay) or bool(self._recovered) or self._through.has_read
+        return read and all(beats is None or beats.gap is not None for beats in self._beats)
 
     def _release(self) -> None:
         """Puts all back, and lets go."""

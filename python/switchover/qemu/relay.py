@@ -64,6 +64,12 @@ class Relay:
         first = (self._far or self.made)[:1]
         return json.loads(first[0].moments) if first else {}
 
+    @property
+    def has_read(self) -> bool:
+        """Whether the stream's end has gone by, or nothing of it can be told."""
+        moments = self.moments()
+        return not moments or moments["error"] is not None or moments["sections_end"] is not None
+
     def cut(self) -> None:
         """Breaks all connections off, as a lost link does."""
         for each in (*self.made, *self._far):

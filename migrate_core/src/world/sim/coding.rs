@@ -68,6 +68,21 @@ impl Encoder {
     }
 }
 
+/// What of `runs` is not in `others`, which are parts of them; both ascend.
+pub(super) fn without(runs: &[Run], others: &[Run]) -> Vec<Run> {
+    let (mut left, mut others) = (Vec::new(), others.iter().peekable());
+    for run in runs {
+        let mut from = run.first;
+        while let Some(other) = others.next_if(|other| other.first < run.end()) {
+            left.push(Run { first: from, pages: other.first - from });
+            from = other.end();
+        }
+        left.push(Run { first: from, pages: run.end() - from });
+    }
+    left.retain(|run| run.pages > 0);
+    left
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod batch;
+mod chunks;
 mod coding;
 mod costs;
 mod counted;
@@ -23,8 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use ahead::Ahead;
 pub use batch::{batch, Guests, Trial, Verdict};
+use chunks::chunk_pages;
+pub use chunks::{hurried, scaled};
 pub use coding::Coding;
-use coding::Encoder;
+use coding::{without, Encoder};
 pub use costs::Costs;
 use counted::Counted;
 use followed::Followed;
@@ -40,7 +43,7 @@ use crate::knobs::Spec;
 use crate::link::LinkSpec;
 use crate::policy::Act;
 use crate::report::{Event, GuestCost, Happening, Point, Report};
-use crate::strategy::{Chunk, Strategy};
+use crate::strategy::Chunk;
 use crate::trace::{Replay, Windows};
 use crate::wire;
 
@@ -77,33 +80,6 @@ impl Default for Scenario {
 
 /// What the simulated guest does in a second: its progress is told in microseconds of its own time.
 const OPERATIONS: f64 = 1e6;
-/// The least number of chunks that memory is sent in: the moments at which `late` clears.
-const LEAST_CHUNKS: u64 = 2048;
-/// Seconds that a chunk of counted pages takes: policies look every tenth of a second.
-const MOMENT: f64 = 0.05;
-
-/// The strategy that `spec` names, for `replay`: where one page stands for many, with chunks of as many
-/// bytes, though no more of them than tell the clear disciplines apart.
-pub fn scaled(spec: &Spec, replay: &Replay) -> Result<Box<dyn Strategy>> {
-    if replay.weight() == 1 {
-        return crate::strategy::find(spec);
-    }
-    let chunk = (chunk_pages(spec) / replay.weight()).max(replay.pages() / LEAST_CHUNKS).max(1);
-    crate::strategy::find(&spec.clone().with("chunk_pages", chunk))
-}
-
-/// Pages that the strategy of `spec` sends together.
-fn chunk_pages(spec: &Spec) -> u64 {
-    spec.knobs.get("chunk_pages").and_then(serde_json::Value::as_u64).unwrap_or(256)
-}
-
-/// The strategy that `spec` names, for a guest that is counted: chunks take a moment on the link, however many
-/// pages that is.
-pub fn hurried(spec: &Spec, windows: &Windows, link: &LinkSpec) -> Result<Box<dyn Strategy>> {
-    let pages = link.bandwidth.unwrap_or(0.0) * MOMENT / PAGE as f64;
-    let chunk = (pages.max(256.0) / windows.weight() as f64).clamp(1.0, 65_536.0) as u64;
-    crate::strategy::find(&spec.clone().with("chunk_pages", chunk))
-}
 
 /// The simulated world.
 pub struct Sim {
@@ -279,21 +255,6 @@ impl Sim {
         let pages = (sent.pages - sent.zero_pages) * self.weight;
         self.encoder.as_ref().map_or(carried, |encoder| carried.max(self.now + encoder.seconds(pages)))
     }
-}
-
-/// What of `runs` is not in `others`, which are parts of them; both ascend.
-fn without(runs: &[Run], others: &[Run]) -> Vec<Run> {
-    let (mut left, mut others) = (Vec::new(), others.iter().peekable());
-    for run in runs {
-        let mut from = run.first;
-        while let Some(other) = others.next_if(|other| other.first < run.end()) {
-            left.push(Run { first: from, pages: other.first - from });
-            from = other.end();
-        }
-        left.push(Run { first: from, pages: run.end() - from });
-    }
-    left.retain(|run| run.pages > 0);
-    left
 }
 
 impl World for Sim {
