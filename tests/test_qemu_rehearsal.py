@@ -67,7 +67,7 @@ def test_a_rehearsal_is_recorded(qemu, tmp_path):
         shares = sw.samples.shares(trace.samples)
         assert trace.samples["pages"].sum() > 20
         assert trace.samples["based"].sum() > 5
-        assert shares["xbzrle"] < 0.2 < 1.0
+        assert shares["xbzrle"] < 0.2
         assert trace.samples["interval"].max() < trace.intervals
         report = sw.simulate(trace, sw.PreCopy(codec="xbzrle"), "max-rounds:4")
         assert report.sent_bytes < sw.simulate(trace, sw.PreCopy(), "max-rounds:4").sent_bytes

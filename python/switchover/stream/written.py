@@ -31,7 +31,9 @@ def from_stream(source: Capture | Paths, interval: units.Time, bandwidth: units.
     """See `Trace.from_stream`."""
     if isinstance(source, str | os.PathLike) and is_log(source):
         log = read_log(source)
-        return build(spread_out(log.rows), log.blocks, log.page_bytes, interval, {"times": "recorded"}, log.samples)
+        return build(
+            spread_out(log.rows), log.blocks, log.page_bytes, interval, {"times": "recorded"}, contents=log.samples
+        )
     capture = source if isinstance(source, Capture) else Capture(source)
     pages, sizes, ended = came(capture)
     metadata = {"machine": capture.machine or "", "times": "recorded", "ended": ended}
@@ -80,6 +82,7 @@ def build(
     page_bytes: int,
     interval: units.Time,
     metadata: dict[str, str],
+    *,
     contents: NDArray[Any] = samples.NONE,
 ) -> Trace:
     """The trace of pages in the order in which they came; `contents` are samples by pass."""
@@ -100,7 +103,7 @@ def build(
 
 
 def by_interval(contents: NDArray[Any], begins: NDArray[np.float64], intervals: int) -> NDArray[Any]:
-    """Samples by the interval in which the pages of their pass began to be written: what was there first, in the first."""
+    """Samples by the interval in which their pass's pages began to be written; what was there first is in the first."""
     placed = contents[contents["interval"] < len(begins)].copy()
     written = np.maximum(placed["interval"].astype(np.int64) - 1, 0)
     placed["interval"] = np.minimum(begins[written], intervals - 1).astype(np.uint32)

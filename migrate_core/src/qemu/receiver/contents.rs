@@ -79,10 +79,12 @@ mod tests {
         contents.look(2, 0, 7, &Content::Packed);
         contents.look(2, 0, 7, &Content::Raw(&page[..10]));
         contents.finish().unwrap();
-        let path = folder.with_file_name(format!("{}.samples", folder.file_name().unwrap().to_str().unwrap()));
+        let path =
+            folder.with_file_name(format!("{}.samples", folder.file_name().unwrap().to_str().unwrap()));
         let read: Vec<Sample> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         std::fs::remove_file(path).unwrap();
-        let counts: Vec<_> = read.iter().map(|s| (s.interval, s.pages, s.zero, s.based, s.duplicates)).collect();
+        let counts: Vec<_> =
+            read.iter().map(|s| (s.interval, s.pages, s.zero, s.based, s.duplicates)).collect();
         assert_eq!(counts, [(0, 3, 1, 0, 1), (2, 1, 0, 1, 0)]);
         assert!(read[1].xbzrle < 16 && read[1].zstd < 100, "{:?}", read[1]);
     }

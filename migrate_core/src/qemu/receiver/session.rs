@@ -4,8 +4,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use super::main_channel::Main;
 use super::contents::Contents;
+use super::main_channel::Main;
 use super::page_log::{PageLog, Run};
 use super::tap::{numbered, Keep, Tap};
 use super::{beside, Control, ReceiverOptions, SLICE};
