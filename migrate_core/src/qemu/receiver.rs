@@ -12,6 +12,7 @@
 //! Every connection has a thread that reads it; the calling thread accepts, and watches over time limits.
 
 mod beside;
+mod contents;
 mod main_channel;
 mod page_log;
 mod session;
@@ -52,7 +53,8 @@ pub struct ReceiverOptions {
     ///
     /// Beside each of them is a file with `.times` after its name: what had come when (see [`Times`](super::times)).
     pub keep: Option<PathBuf>,
-    /// Where the pages' numbers are noted, without their contents; see [`LOG_ROW`].
+    /// Where the pages' numbers are noted, without their contents; see [`LOG_ROW`]. Beside it is a file with
+    /// `.samples` after its name: what a sample of them held, by pass, as a JSON list of [`Sample`](crate::trace::Sample).
     pub log: Option<PathBuf>,
     /// How it ends.
     pub ending: Ending,

@@ -23,6 +23,7 @@ pub use index::WriteIndex;
 pub use record::{Cost, Recorded, Recorder, Standing};
 pub use replay::{Replay, Write};
 pub use sample::Sample;
+pub(crate) use sample::Stream;
 pub use source::{GuestSource, Pause, ProcessSource, Source, Stretch};
 pub use windows::Windows;
 

@@ -13,6 +13,8 @@ use crate::knobs::Spec;
 
 /// Versions that are kept for each page of a sample.
 const KEPT: usize = 32;
+/// Pages of a sample of a stream, by which versions are kept.
+const STREAMED: usize = 256;
 
 /// What a sample of the pages written in an interval looked like. Sizes are bytes in all; a page that a
 /// codec cannot shorten counts whole.
@@ -121,6 +123,32 @@ impl Sampler {
         if self.versions.len() > self.most * KEPT {
             self.versions.pop_last();
         }
+    }
+}
+
+/// A sample of pages that come one after the other, with their contents.
+pub(crate) struct Stream {
+    sampler: Sampler,
+    /// Contents of all pages that came.
+    seen: HashSet<u64>,
+}
+
+impl Stream {
+    /// Of pages of which versions are kept for so many.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { sampler: Sampler::new(STREAMED)?, seen: HashSet::new() })
+    }
+
+    /// Whether one page in `share` that is to be looked at is this one.
+    pub(crate) fn picks(page: u64, share: u64) -> bool {
+        key(page) <= u64::MAX / share
+    }
+
+    /// It came.
+    pub(crate) fn look(&mut self, page: u64, content: &Page, sample: &mut Sample) {
+        let key = key(page);
+        self.sampler.look(key, content, &mut self.seen, sample);
+        self.sampler.keep(key, Box::new(*content));
     }
 }
 

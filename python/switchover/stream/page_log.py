@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from switchover import samples
 from switchover.errors import StreamError, UsageError
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
 MAGIC = "switchover.pages"
@@ -46,11 +46,13 @@ class PageLog:
         page_bytes: Size of a page.
         blocks: Bytes of each RAM block, by name, in the source's order.
         rows: An array of `LOG_ROW`.
+        samples: What a sample of the pages held, by pass: an array of `samples.SAMPLE`, whose `interval` is the pass.
     """
 
     page_bytes: int
     blocks: dict[str, int]
     rows: NDArray[Any]
+    samples: NDArray[Any]
 
 
 def is_log(path: str | os.PathLike[str]) -> bool:
@@ -79,8 +81,19 @@ def read_log(path: str | os.PathLike[str]) -> PageLog:
         blocks = {block["name"]: int(block["bytes"]) for block in head["blocks"]}
         whole = len(found) - len(found) % LOG_ROW.itemsize
         rows = np.frombuffer(found, dtype=LOG_ROW, count=whole // LOG_ROW.itemsize)
-        return PageLog(int(head["page_bytes"]), blocks, rows)
+        return PageLog(int(head["page_bytes"]), blocks, rows, read_samples(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise StreamError(f"{path}: no page log of a receiver: {error}", 0) from error
+
+
+def read_samples(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """What lies beside a log that is complete; none beside one that is not."""
+    beside = Path(f"{os.fspath(path)}.samples")
+    try:
+        return samples.of_records(json.loads(beside.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return samples.NONE
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise StreamError(f"{beside}: no samples of a receiver: {error}", 0) from error

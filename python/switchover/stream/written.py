@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from switchover import _native, units
+from switchover import _native, samples, units
 from switchover.errors import StreamError, UsageError
 from switchover.stream.capture import Capture
 from switchover.stream.page_log import is_log, read_log
@@ -31,7 +31,9 @@ def from_stream(source: Capture | Paths, interval: units.Time, bandwidth: units.
     """See `Trace.from_stream`."""
     if isinstance(source, str | os.PathLike) and is_log(source):
         log = read_log(source)
-        return build(spread_out(log.rows), log.blocks, log.page_bytes, interval, {"times": "recorded"})
+        return build(
+            spread_out(log.rows), log.blocks, log.page_bytes, interval, {"times": "recorded"}, contents=log.samples
+        )
     capture = source if isinstance(source, Capture) else Capture(source)
     pages, sizes, ended = came(capture)
     metadata = {"machine": capture.machine or "", "times": "recorded", "ended": ended}
@@ -75,9 +77,15 @@ def spread_out(runs: NDArray[Any]) -> NDArray[Any]:
 
 
 def build(
-    pages: NDArray[Any], blocks: dict[str, int], page_bytes: int, interval: units.Time, metadata: dict[str, str]
+    pages: NDArray[Any],
+    blocks: dict[str, int],
+    page_bytes: int,
+    interval: units.Time,
+    metadata: dict[str, str],
+    *,
+    contents: NDArray[Any] = samples.NONE,
 ) -> Trace:
-    """The trace of pages in the order in which they came."""
+    """The trace of pages in the order in which they came; `contents` are samples by pass."""
     if page_bytes != _native.PAGE:
         raise UsageError(f"pages of {page_bytes} bytes; a trace is of pages of {_native.PAGE}")
     step = units.parse_time(interval, "interval")
@@ -89,7 +97,17 @@ def build(
     numbers = np.minimum((moments / step).astype(np.uint32), intervals - 1)
     metadata = {"source": "stream", "passes": str(len(begins)), **metadata}
     names = {name: size // page_bytes for name, size in blocks.items()}
-    return Trace(runs(numbers, again), names, step, intervals, metadata)
+    trace = Trace(runs(numbers, again), names, step, intervals, metadata)
+    trace.samples = by_interval(contents, (begins - sent_from) / step, intervals)
+    return trace
+
+
+def by_interval(contents: NDArray[Any], begins: NDArray[np.float64], intervals: int) -> NDArray[Any]:
+    """Samples by the interval in which their pass's pages began to be written; what was there first is in the first."""
+    placed = contents[contents["interval"] < len(begins)].copy()
+    written = np.maximum(placed["interval"].astype(np.int64) - 1, 0)
+    placed["interval"] = np.minimum(begins[written], intervals - 1).astype(np.uint32)
+    return placed
 
 
 def starts(pages: NDArray[Any]) -> tuple[NDArray[np.float64], float]:

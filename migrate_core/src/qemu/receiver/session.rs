@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use super::contents::Contents;
 use super::main_channel::Main;
 use super::page_log::{PageLog, Run};
 use super::tap::{numbered, Keep, Tap};
@@ -11,6 +12,7 @@ use super::{beside, Control, ReceiverOptions, SLICE};
 use crate::error::{Error, Result};
 use crate::link::{Listener, Stream};
 use crate::qemu::blocks::Blocks;
+use crate::qemu::event::Content;
 use crate::qemu::intake::Intake;
 use crate::qemu::reception::{BlockSize, Channel, Outcome, PageKinds, Reception, Role};
 use crate::qemu::{multifd, stream};
@@ -30,6 +32,7 @@ pub(super) struct Session<'a> {
     begun: Instant,
     notes: Mutex<Notes>,
     log: Mutex<Option<PageLog>>,
+    contents: Mutex<Option<Contents>>,
     /// Told of each change that a thread may wait for.
     changed: Condvar,
 }
@@ -72,6 +75,7 @@ impl<'a> Session<'a> {
             begun: Instant::now(),
             notes: Mutex::new(notes),
             log: Mutex::new(options.log.as_deref().map(PageLog::create).transpose()?),
+            contents: Mutex::new(options.log.as_deref().map(Contents::beside).transpose()?),
             changed: Condvar::new(),
         })
     }
@@ -134,6 +138,13 @@ impl<'a> Session<'a> {
         match self.log().as_mut() {
             Some(log) => runs.iter().try_for_each(|run| log.add(run, now)),
             None => Ok(()),
+        }
+    }
+
+    /// A page of pass number `pass` has come in whose content is to be looked at, if it is logged.
+    pub(super) fn look(&self, pass: usize, block: usize, page: u64, content: &Content<'_>) {
+        if let Some(contents) = self.contents.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            contents.look(pass, block, page, content);
         }
     }
 
@@ -237,6 +248,8 @@ impl<'a> Session<'a> {
     pub(super) fn finish(self) -> Result<Reception> {
         let mut log = self.log.into_inner().unwrap_or_else(PoisonError::into_inner);
         log.as_mut().map(PageLog::finish).transpose()?;
+        let contents = self.contents.into_inner().unwrap_or_else(PoisonError::into_inner);
+        contents.as_ref().map(Contents::finish).transpose()?;
         let notes = self.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut reception = notes.reception;
         let lost =

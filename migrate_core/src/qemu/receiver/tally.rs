@@ -1,5 +1,6 @@
 //! What a channel has brought since its thread last told the others.
 
+use super::contents::Contents;
 use super::page_log::Run;
 use super::session::Session;
 use crate::error::Result;
@@ -36,14 +37,14 @@ impl Tally {
         let pass = self.passes.current().0;
         let told = if pass == before { PageKinds::default() } else { self.tell_pass(before, session)? };
         match event {
-            Event::Page(page) => self.page(at, page, pass, page_bytes),
+            Event::Page(page) => self.page(at, page, pass, page_bytes, session),
             Event::Packet(packet) if packet.pages + packet.zeros > 0 => self.bytes += at.bytes,
             _ => {}
         }
         Ok(told)
     }
 
-    fn page(&mut self, at: At, page: &Page<'_>, pass: usize, page_bytes: u64) {
+    fn page(&mut self, at: At, page: &Page<'_>, pass: usize, page_bytes: u64, session: &Session<'_>) {
         let count = match page.kind {
             PageKind::Raw => &mut self.kinds.raw,
             PageKind::Zero => &mut self.kinds.zero,
@@ -54,6 +55,9 @@ impl Tally {
         self.bytes += at.bytes;
         if let Some(runs) = &mut self.runs {
             let (first, kind) = (page.offset / page_bytes, page.kind);
+            if Contents::picks(page.block, first) {
+                session.look(pass, page.block, first, &page.content);
+            }
             let page = Run { block: page.block, first, pages: 1, pass, kind };
             if !runs.last_mut().is_some_and(|run| run.grow(&page)) {
                 runs.push(page);
