@@ -1,12 +1,15 @@
-"""A real Linux with a redis under load moves from one QEMU to another, and its data are checked there.
+"""A real Linux with a program at work moves from one QEMU to another, and the program checks its data there.
 
-    scripts/install-linux                        # once: a kernel, a busybox and a redis, out of Debian's packages
-    python examples/qemu_linux.py [QEMU]
+    scripts/install-linux                        # once: a kernel, a busybox and the programs, out of Debian's packages
+    python examples/qemu_linux.py [redis|stress-ng] [QEMU]
 
-The guest's system is made on the spot: an initial file system with the programs, their libraries and a few lines of
-shell. Inside, redis-benchmark has redis run a script again and again; each call counts itself and writes what follows
-from its number, so that all data can be checked at any time. How many calls there were goes out on the serial port,
-fifty times a second: the report has the blackout as redis saw it, and what the migration cost it.
+The guest's system is made on the spot: an initial file system with the program, its libraries and a few lines of
+shell. How far it has come goes out on the serial port, fifty times a second: the report has the blackout as the guest
+saw it, and what the migration cost it.
+
+Under redis, redis-benchmark runs a script again and again: each call counts itself and writes what follows from its
+number, so that all data can be checked at any time. stress-ng writes its memory by a method of its own and verifies
+each pass; how far it has come is a counter of the shell beside it.
 """
 
 from __future__ import annotations
@@ -48,15 +51,9 @@ for call = calls - {KEYS} + 1, calls do
 end
 return wrong
 """
-# On the serial port: `F` once the table is full, then `p` and the calls so far in base 16, a line each; when a `c`
-# comes in, the load ends, and `K` and the calls, or `X` and the number of rows that are not what they should be.
-INIT = f"""#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t devtmpfs none /dev
-mount -t proc none /proc
-stty -F /dev/ttyS0 raw -echo
-exec 2>/dev/ttyS0
-export LD_LIBRARY_PATH=/lib64
+# Each says on the serial port `F` once it is at work, then `p` and how far it is in base 16, a line each; when a `c`
+# comes in, it ends, and says `K` and how far it came, or `X` and how much is not what it should be.
+REDIS = f"""
 redis='redis-cli -s /tmp/redis'
 redis-server --port 0 --unixsocket /tmp/redis --save '' --appendonly no >/dev/ttyS0 &
 until $redis ping >/dev/null 2>&1; do sleep 0.1; done
@@ -66,23 +63,48 @@ echo F >/dev/ttyS0
 load -l &
 loader=$!
 $redis -r -1 -i 0.02 get calls | while read -r calls; do printf 'p%x\\n' "$calls"; done >/dev/ttyS0 &
-while [ "$(dd if=/dev/ttyS0 bs=1 count=1 2>/dev/null)" != c ]; do :; done
+await_c
 kill $loader
 killall redis-benchmark redis-cli
 wrong=$($redis eval "$(cat /check)" 0)
 [ "$wrong" = 0 ] && printf 'K%x\\n' "$($redis get calls)" >/dev/ttyS0 || echo "X$wrong" >/dev/ttyS0
-while :; do sleep 1000; done
 """
+STRESS = """
+stress-ng --vm 1 --vm-bytes 24M --vm-method inc-nybble --vm-keep --verify --metrics --yaml /tmp/log >/dev/null 2>&1 &
+stress=$!
+until pidof stress-ng-vm >/dev/null; do sleep 0.1; done
+echo F >/dev/ttyS0
+steps() { step=0; while :; do usleep 20000; step=$((step + 1)); printf 'p%x\\n' $step; done; }
+steps >/dev/ttyS0 &
+counter=$!
+await_c
+kill $counter
+kill -INT $stress
+wait $stress
+wrong=$?
+[ "$wrong" = 0 ] && printf 'K%x\\n' $(awk '/bogo-ops:/ { print $2 }' /tmp/log) >/dev/ttyS0 || echo "X$wrong" >/dev/ttyS0
+"""
+BODIES = {"redis": REDIS, "stress-ng": STRESS}
+INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t devtmpfs none /dev
+mount -t proc none /proc
+stty -F /dev/ttyS0 raw -echo
+exec 2>/dev/ttyS0
+export LD_LIBRARY_PATH=/lib64
+await_c() { while [ "$(dd if=/dev/ttyS0 bs=1 count=1 2>/dev/null)" != c ]; do :; done; }
+"""
+AT_LAST = "while :; do sleep 1000; done\n"
 
 
-def initial_file_system() -> bytes:
-    """What the guest has: programs, their libraries, and what it is to do."""
-    redis = FOLDER / "redis"
+def initial_file_system(program: str) -> bytes:
+    """What the guest has: a program, its libraries, and what it is to do."""
+    folder, init = FOLDER / program, INIT + BODIES[program] + AT_LAST
     files: dict[str, bytes | None] = dict.fromkeys(("bin", "dev", "proc", "tmp", "lib64"))
-    files |= {"init": INIT.encode(), "write": WRITE.encode(), "check": CHECK.encode()}
+    files |= {"init": init.encode(), "write": WRITE.encode(), "check": CHECK.encode()}
     files["bin/busybox"] = (FOLDER / "busybox").read_bytes()
-    files |= {f"bin/{path.name}": path.read_bytes() for path in sorted(redis.iterdir()) if path.is_file()}
-    files |= {f"lib64/{path.name}": path.read_bytes() for path in sorted((redis / "lib").iterdir())}
+    files |= {f"bin/{path.name}": path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    files |= {f"lib64/{path.name}": path.read_bytes() for path in sorted((folder / "lib").iterdir())}
     return archive(files)
 
 
@@ -91,22 +113,22 @@ class Machine:
 
     Args:
         binary: Which QEMU.
-        incoming: Wait for a migration, rather than start.
+        program: What is at work in it; none waits for a migration, rather than start.
     """
 
-    def __init__(self, binary: str, *, incoming: bool = False) -> None:
+    def __init__(self, binary: str, program: str | None = None) -> None:
         # The path of a socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="switchover-linux-"))
         self.monitor, self.serial = self.folder / "qmp", self.folder / "serial"
         image = self.folder / "initrd"
-        image.write_bytes(b"" if incoming else initial_file_system())
+        image.write_bytes(initial_file_system(program) if program else b"")
         command = [
             binary, "-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-nodefaults", "-display", "none",
             "-qmp", f"unix:{self.monitor},server=on,wait=off",
             "-chardev", f"socket,id=serial,path={self.serial},server=on,wait=off", "-serial", "chardev:serial",
             "-kernel", str(FOLDER / "vmlinuz"), "-initrd", str(image), "-append", "console=none quiet rdinit=/init",
         ]  # fmt: skip
-        self.process = subprocess.Popen([*command, *(["-incoming", "defer"] if incoming else [])])
+        self.process = subprocess.Popen([*command, *([] if program else ["-incoming", "defer"])])
         deadline = time.monotonic() + PATIENCE
         while not (self.monitor.exists() and self.serial.exists()) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -133,9 +155,9 @@ class Machine:
         shutil.rmtree(self.folder)
 
 
-def migrate(binary: str, link: str = "400Mbit/s") -> tuple[sw.Report, int]:
-    """Moves it while it works; the report, and how many calls redis had answered when its data were checked."""
-    with Machine(binary) as source, Machine(binary, incoming=True) as destination, sw.qemu.Relay(link) as relay:
+def migrate(binary: str, program: str = "redis", link: str = "400Mbit/s") -> tuple[sw.Report, int]:
+    """Moves it while it works; the report, and how far the program had come when its data were checked."""
+    with Machine(binary, program) as source, Machine(binary) as destination, sw.qemu.Relay(link) as relay:
         source.wait_for("F")
         report = sw.qemu.migrate(
             source.monitor, destination.monitor, "pre-copy", "max-rounds:6", through=relay,
@@ -144,21 +166,25 @@ def migrate(binary: str, link: str = "400Mbit/s") -> tuple[sw.Report, int]:
         report.raise_for_outcome()
         said = destination.wait_for("K", "X", say=b"c")
     if said.startswith("X"):
-        raise SystemExit(f"redis has {said[1:]} wrong rows of {KEYS}")
+        raise SystemExit(f"{program} finds its data damaged: {said[1:]}")
     return report, int(said[1:], 16)
 
 
-def main() -> None:
+def main(program: str = "redis", binary: str = "qemu-system-x86_64") -> None:
     """Prints the report."""
-    if not (FOLDER / "redis").exists():
-        raise SystemExit("no Linux for the guest here: scripts/install-linux fetches one")
-    report, calls = migrate(sys.argv[1] if len(sys.argv) > 1 else "qemu-system-x86_64")
+    if not (FOLDER / program).exists():
+        raise SystemExit(f"no Linux with {program} for the guest here: scripts/install-linux fetches one")
+    report, done = migrate(binary, program)
     screen = show.console()
-    screen.print(show.table([(f"Linux and redis, QEMU {report.data['qemu']['versions']['source']}", report)]))
+    screen.print(show.table([(f"Linux and {program}, QEMU {report.data['qemu']['versions']['source']}", report)]))
     before, after = report.guest_cost["before"], report.guest_cost["after"]
-    print(f"redis answered {before:.0f} calls a second before and {after:.0f} afterwards, {calls} in all")
-    print(f"each of its {KEYS} rows is what it wrote last")
+    if program == "redis":
+        print(f"redis answered {before:.0f} calls a second before and {after:.0f} afterwards, {done} in all")
+        print(f"each of its {KEYS} rows is what it wrote last")
+    else:
+        print(f"the guest's counter went {before:.0f} steps a second before and {after:.0f} afterwards")
+        print(f"stress-ng did {done} operations on its memory and found nothing damaged")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
