@@ -19,10 +19,14 @@ import sys
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import switchover as sw
 from switchover import calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 FOLDER, PAGE = DOCS / "data", DOCS / "fidelity.md"
@@ -113,22 +117,40 @@ def one(case: tuple[str, float, str, str, str], seed: int, costs: sw.Costs) -> R
         after, zeros = guest.progress, zero_share(guest)
         guest.pause()
         real = sw.migrate(guest, plan, judge, link=link, warm_up="20ms", cool_down="0s")
-    runs = [
-        {"strategy": plan, "policy": judge, "link": link, "start": at, "costs": costs, "zero_share": zeros}
-        for at in STARTS
-    ]
-    rows = sw.simulate_many(trace, runs)
+    predicted = predict(trace, STARTS, strategy=plan, policy=judge, link=link, costs=costs, zero_share=zeros)
+    speed = (after.operations - before.operations) / (after.seconds - before.seconds)
+    return row(case, seed, zeros, predicted, real=real, trace=trace, speed=speed)
+
+
+def predict(trace: sw.Trace, starts: Sequence[float | str], **run: Any) -> dict[str, Any]:
+    """The median of simulations from several moments, of those that end as most do."""
+    rows = sw.simulate_many(trace, [run | {"start": at} for at in starts])
     outcome = statistics.mode(rows["outcome"].tolist())
     rows = rows[rows["outcome"] == outcome]
     figures = {name: float(np.median(rows[name])) for name in ("total_time", "blackout", "sent_bytes", "rounds")}
-    speed = (after.operations - before.operations) / (after.seconds - before.seconds)
+    return {"outcome": str(outcome), **figures}
+
+
+def row(
+    case: tuple[str, float, str, str, str],
+    seed: int,
+    zeros: float,
+    predicted: dict[str, Any],
+    *,
+    real: sw.Report,
+    trace: sw.Trace,
+    speed: float | None = None,
+) -> Row:
+    """What was predicted and what came of it; `speed` are operations a second before, by default the report's."""
+    costs = real.guest_cost
+    speed = costs["before"] if speed is None else speed
     return Row(
-        *(workload, rate, link, policy, clear, seed, round(zeros, 4)),
-        *(str(outcome), real.outcome, figures["total_time"], real.total_time),
-        *(figures["blackout"], np.nan if real.blackout is None else real.blackout),
-        *(figures["sent_bytes"], real.sent_bytes, figures["rounds"], len(real.rounds)),
-        *rates(trace, real, clear),
-        d_work=(real.guest_cost["during"] or np.nan) / speed,
+        *case,
+        *(seed, round(zeros, 4), predicted["outcome"], real.outcome, predicted["total_time"], real.total_time),
+        *(predicted["blackout"], np.nan if real.blackout is None else real.blackout),
+        *(predicted["sent_bytes"], real.sent_bytes, predicted["rounds"], len(real.rounds)),
+        *rates(trace, real, case[-1]),
+        d_work=(costs["during"] or np.nan) / (speed or np.nan),
     )
 
 
@@ -173,13 +195,13 @@ def line(name: str, rows: list[Row]) -> str:
 HEAD = "| {} | runs | total time | bytes | blackout | rounds | wrong verdicts |\n|---|---|---|---|---|---|---|"
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], kinds: Sequence[str] = ("workload", "rate", "link", "policy", "clear")) -> str:
     """The tables of docs/fidelity.md; each error as median / p90."""
     parts = [HEAD.format("all"), line("all runs", rows), ""]
-    for what in ("workload", "rate", "link", "policy", "clear"):
+    for what in kinds:
         parts.append(HEAD.format(what))
-        kinds = sorted({getattr(row, what) for row in rows})
-        parts += [line(str(kind), [row for row in rows if getattr(row, what) == kind]) for kind in kinds]
+        values = sorted({getattr(row, what) for row in rows})
+        parts += [line(str(value), [row for row in rows if getattr(row, what) == value]) for value in values]
         parts.append("")
     return "\n".join([*parts, beyond(rows), "", *splits(rows), "", *dirty(rows)])
 
@@ -263,10 +285,10 @@ def save(path: Path, rows: list[Row]) -> None:
             writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in asdict(row).values()])
 
 
-def publish(tables: str) -> None:
+def publish(tables: str, marks: tuple[str, str] = MARKS) -> None:
     """Writes them into the page."""
-    before, rest = PAGE.read_text().split(MARKS[0])
-    PAGE.write_text(f"{before}{MARKS[0]}\n\n{tables}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    before, rest = PAGE.read_text().split(marks[0])
+    PAGE.write_text(f"{before}{marks[0]}\n\n{tables}\n\n{marks[1]}{rest.split(marks[1])[1]}")
 
 
 def main() -> int:

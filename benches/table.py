@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import qemu
+import multifd
 import streams
 import switchover as sw
 
@@ -55,12 +55,12 @@ def ours(mib: int, channels: int) -> float:
 def against_qemu() -> None:
     """Pre-copy over two channels against QEMU's multifd on two, in turns."""
     print("\n== QEMU")
-    if not qemu.installed():
-        print(f"not measured: no {qemu.BINARY}")
+    if not multifd.installed():
+        print(f"not measured: no {multifd.BINARY}")
         return
     mib, pairs = (256, 3) if QUICK else (1024, 7)
     ours(mib, 2)
-    measured = [(ours(mib, 2), qemu.throughput(mib)) for _ in range(pairs)]
+    measured = [(ours(mib, 2), multifd.throughput(mib)) for _ in range(pairs)]
     ratios = sorted(a / b for a, b in measured)
     mine, theirs = (statistics.median(column) / 1e9 for column in zip(*measured, strict=True))
     print(
@@ -86,12 +86,14 @@ def receiver() -> Iterator[str]:
 def received() -> None:
     """A real source that sends to our receiver against one that sends to a QEMU, in turns."""
     print("\n== receiver")
-    if not qemu.installed():
-        print(f"not measured: no {qemu.BINARY}")
+    if not multifd.installed():
+        print(f"not measured: no {multifd.BINARY}")
         return
     mib, pairs = (256, 3) if QUICK else (1024, 7)
     for channels in (0, 2):
-        measured = [(qemu.throughput_to(receiver, mib, channels), qemu.throughput(mib, channels)) for _ in range(pairs)]
+        measured = [
+            (multifd.throughput_to(receiver, mib, channels), multifd.throughput(mib, channels)) for _ in range(pairs)
+        ]
         ratios = sorted(a / b for a, b in measured)
         mine, theirs = (statistics.median(column) / 1e9 for column in zip(*measured, strict=True))
         print(
