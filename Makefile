@@ -33,7 +33,8 @@ format:              ## Format all sources
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs:                ## Build the core's API documentation, warnings as errors
+docs: $(VENV)/ready  ## Build the site and the core's API documentation, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet -p migrate_core --no-deps
 
 clean:               ## Remove everything that was built

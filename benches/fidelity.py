@@ -85,6 +85,7 @@ class Row:
     d_naive: float
     d_rounds: float
     d_work: float
+    source: str = "recording"
 
 
 def cases(quick: bool, seed: int) -> list[tuple[str, float, str, str, str]]:

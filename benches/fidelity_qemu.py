@@ -3,8 +3,9 @@
 ``python benches/fidelity_qemu.py [--quick] [--seed N] [--out FOLDER] [--qemu BINARY]``
 
 Writes `fidelity-qemu.csv`, a row a run, and `fidelity-qemu.json`, the costs that were fitted, into docs/data, and the
-tables into docs/fidelity.md. Each run starts a pair of QEMUs with a guest of ours. The prediction is the median of
-simulations from several moments of the trace that a rehearsal made. A bench that was ended goes on where it was;
+tables into docs/fidelity.md. Each run starts a pair of QEMUs with a guest of ours, which is watched in three ways: two
+rehearsals, and a recording of the process from outside. A prediction is the median of simulations from several moments
+of such a trace. A bench that was ended goes on where it was;
 ``--table`` runs nothing. QEMU 8.1 or later.
 """
 
@@ -12,14 +13,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import random
 import sys
 import tempfile
 from pathlib import Path
 
 import fidelity
+import numpy as np
 import switchover as sw
 from fidelity import POLICIES, Row
+from switchover import units
 
 MARKS = ("<!-- QEMU's tables: written by benches/fidelity_qemu.py -->", "<!-- end of QEMU's tables -->")
 MEMORY = "64MiB"
@@ -36,6 +40,7 @@ WORKLOADS = {
 }
 RATES = (10e6, 25e6, 60e6)
 LINKS = ("400Mbit/s,0.5ms", "800Mbit/s")
+SOURCES = ("a rehearsal at the link's speed", "a rehearsal at half of it", "a recording from outside")
 KINDS = ("workload", "rate", "link", "policy")
 
 
@@ -50,38 +55,60 @@ def cases(quick: bool, seed: int) -> list[tuple[str, float, str, str, str]]:
     return chosen[:2] if quick else chosen
 
 
-def rehearsed(pair: sw.qemu.Pair, link: str) -> tuple[sw.Trace, float]:
-    """The trace of a rehearsal at half the link's speed without its first pass, and the share of zero pages."""
-    cap = sw.Link.of(link).spec()["bandwidth"] / 2
-    first = int(MEMORY.removesuffix("MiB")) * 2**20 / cap
+def rehearsed(pair: sw.qemu.Pair, bandwidth: float) -> tuple[sw.Trace, float]:
+    """The trace of a rehearsal at that speed, without its first pass, and the share of zero pages."""
+    first = units.parse_size(MEMORY) / bandwidth
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "pages"
-        found = sw.qemu.rehearse(pair.source.monitor, first + WATCHED, bandwidth=cap, log=log)
+        found = sw.qemu.rehearse(pair.source.monitor, first + WATCHED, bandwidth=bandwidth, log=log)
         trace = sw.Trace.from_stream(log, interval=fidelity.INTERVAL)
     begins = found.report.rounds[0]
     start = min(float(begins["duration"]), trace.duration / 2)
     return trace.cut(start), float(begins["zero_pages"]) / float(begins["sent_pages"])
 
 
-def one(case: tuple[str, float, str, str, str], seed: int, costs: sw.Costs, binary: str) -> Row:
-    """Rehearses a VM, migrates it, and predicts that from the rehearsal."""
+def recorded(pair: sw.qemu.Pair) -> sw.Trace:
+    """The guest's memory in a trace of the whole process, recorded from outside."""
+    trace = sw.Trace.record(pid=pair.source.process.pid, duration=WATCHED, interval=fidelity.INTERVAL, samples=0)
+    with sw.qemu.Qmp(pair.source.monitor) as qmp:
+        listed = qmp.execute("human-monitor-command", {"command-line": "info ramblock"})
+    used, begin = next(
+        (int(line.split()[4], 0), int(line.split()[6], 0)) for line in listed.splitlines() if "pc.ram" in line
+    )
+    addresses = json.loads(trace.metadata["addresses"])
+    offsets = np.array([(int(str(addresses[name]), 0) - begin) // 4096 for name in trace.blocks])
+    rows = trace.rows.copy()
+    first = rows["first_page"].astype(np.int64) + offsets[rows["block"]]
+    inside = (first >= 0) & (first < used // 4096)
+    rows = rows[inside]
+    rows["first_page"], rows["block"] = first[inside], 0
+    return sw.Trace(rows, {"pc.ram": used // 4096}, trace.interval, trace.intervals)
+
+
+def one(case: tuple[str, float, str, str, str], seed: int, costs: sw.Costs, binary: str) -> list[Row]:
+    """Watches a VM in three ways, migrates it, and predicts that from each."""
     workload, rate, link, policy, clear = case
-    plan, judge = sw.PreCopy(clear=clear), POLICIES[policy]
+    plan, judge, speed = sw.PreCopy(clear=clear), POLICIES[policy], sw.Link.of(link).spec()["bandwidth"]
     pattern = WORKLOADS[workload](rate)
     with sw.qemu.Pair(pattern, MEMORY, link=link, binary=binary, accelerator="tcg", seed=seed) as pair:
-        trace, zeros = rehearsed(pair, link)
+        outside = recorded(pair)
+        half, _ = rehearsed(pair, speed / 2)
+        whole, zeros = rehearsed(pair, speed)
         real = pair.migrate("pre-copy", judge, warm_up="500ms", cool_down="0s")
-    starts = [trace.duration * number / 5 for number in range(5)]
-    predicted = fidelity.predict(trace, starts, strategy=plan, policy=judge, link=link, costs=costs, zero_share=zeros)
-    return fidelity.row(case, seed, zeros, predicted, real=real, trace=trace)
+    rows = []
+    for source, trace in zip(SOURCES, (whole, half, outside), strict=True):
+        starts = [trace.duration * number / 5 for number in range(5)]
+        told = fidelity.predict(trace, starts, strategy=plan, policy=judge, link=link, costs=costs, zero_share=zeros)
+        rows.append(fidelity.row(case, seed, zeros, told, real=real, trace=trace))
+        rows[-1].source = source
+    return rows
 
 
 def fitted(quick: bool, binary: str) -> sw.Costs:
     """What migrations of QEMU cost here beside sending, by runs of their own."""
     reports = []
-    for seed, (size, link) in enumerate(itertools.product(("32MiB", "128MiB"), (*LINKS, "200Mbit/s"))):
-        if quick and size == "128MiB":
-            break
+    sizes = ("32MiB",) if quick else ("32MiB", "128MiB") * 2
+    for seed, (size, link) in enumerate(itertools.product(sizes, (*LINKS, "200Mbit/s"))):
         guest = W.HotCold(rate="10MB/s")
         with sw.qemu.Pair(guest, size, link=link, binary=binary, accelerator="tcg", seed=seed) as pair:
             reports.append(pair.migrate("pre-copy", "max-rounds:4", warm_up="200ms", cool_down="0s"))
@@ -89,8 +116,11 @@ def fitted(quick: bool, binary: str) -> sw.Costs:
 
 
 def tables(rows: list[Row]) -> str:
-    """The tables of docs/fidelity.md."""
-    return fidelity.table(rows, KINDS)
+    """The tables of docs/fidelity.md: all by source, and those of the first source in detail."""
+    parts = [fidelity.HEAD.format("predicted from")]
+    parts += [fidelity.line(source, [row for row in rows if row.source == source]) for source in SOURCES]
+    best = [row for row in rows if row.source == SOURCES[0]]
+    return "\n".join([*parts, "", f"From {SOURCES[0]}:", "", fidelity.table(best, KINDS)])
 
 
 def run(given: argparse.Namespace) -> None:
@@ -102,8 +132,8 @@ def run(given: argparse.Namespace) -> None:
     costs = sw.Costs.load_file(kept)
     rows = fidelity.load(data) if data.exists() else []
     chosen = cases(given.quick, given.seed)
-    for number in range(len(rows), len(chosen)):
-        rows.append(one(chosen[number], given.seed * 1000 + number, costs, given.qemu))
+    for number in range(len(rows) // len(SOURCES), len(chosen)):
+        rows.extend(one(chosen[number], given.seed * 1000 + number, costs, given.qemu))
         fidelity.save(data, rows)
         sys.stderr.write(f"\r{number + 1} of {len(chosen)} runs")
 

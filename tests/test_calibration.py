@@ -73,6 +73,19 @@ def test_what_cannot_be_used_is_left_out_and_too_little_refused(runs: list[sw.Re
         sw.Costs.fit([*runs[:2], sw.Report(aborted)])
 
 
+def test_a_fit_finds_how_long_a_decision_takes() -> None:
+    """As in QEMU, which looks at its limit ten times a second."""
+    trace = sw.Trace.generate("16MiB", sw.workloads.Uniform(rate="10MB/s"), duration="2s", seed=7)
+    slow = sw.Costs(reaction="60ms")
+    found = sw.Costs.fit(
+        sw.simulate(trace, sw.PreCopy(), "max-rounds:3", link, costs=slow, start=start)
+        for link in LINKS
+        for start in ("0s", "0.5s")
+    )
+    assert found.reaction == pytest.approx(slow.reaction, abs=0.01)
+    assert sw.simulate(trace, "pre-copy", "max-rounds:3", LINKS[0], costs=slow).data["rounds"][-1]["index"] > 3
+
+
 def test_a_file_keeps_costs_errors_and_where_they_come_from(runs: list[sw.Report], tmp_path: Path) -> None:
     costs, path = sw.Costs.fit(runs), tmp_path / "costs.json"
     costs.save(path)

@@ -8,7 +8,7 @@ import pytest
 import switchover as sw
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -33,3 +33,26 @@ def test_each_kind_has_a_page_that_names_every_part(kind):
 def test_prepaging_orders_are_on_the_page_of_strategies():
     page = (ROOT / "docs" / "strategies.md").read_text()
     assert not [name for name in sw.prepaging.names() if f"`{name}`" not in page]
+
+
+def test_the_reference_has_every_public_name():
+    """By what each name is defined as: the site has a heading for it."""
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    shown = re.findall(r"^::: (.*)$", pages, re.MULTILINE)
+    public = {name: getattr(sw, name) for name in sw.__all__ if name != "__version__"}
+    homes = {name: f"{getattr(it, '__module__', None) or it.__name__}" for name, it in public.items()}
+    missing = [
+        name
+        for name, home in homes.items()
+        if not any(
+            home == place or f"{home}.{name}".startswith(f"{place}.") or place == f"{home}.{name}" for place in shown
+        )
+    ]
+    assert not missing
+    assert "switchover.testing" in shown
+
+
+def test_every_page_is_in_the_site():
+    """What is not in the menu is found by nobody."""
+    menu = (ROOT / "mkdocs.yml").read_text()
+    assert not [page for page in (ROOT / "docs").glob("**/*.md") if str(page.relative_to(ROOT / "docs")) not in menu]

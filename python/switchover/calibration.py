@@ -33,6 +33,7 @@ class Run(NamedTuple):
         scan: To read the dirty log of a GiB.
         first: How much longer round 0 took than its bytes.
         live: The same of the other live rounds, in the mean; nan without one.
+        reaction: From the decision to switch over to the guest's being stopped, in memory nothing happens between.
         stop: Until the vCPUs stood.
         resume: From letting go to the first instruction there, round trips apart.
         blackout: How much longer it was than the last round's bytes and the link's round trips.
@@ -44,6 +45,7 @@ class Run(NamedTuple):
     scan: float
     first: float
     live: float
+    reaction: float
     stop: float
     resume: float
     blackout: float
@@ -88,10 +90,20 @@ def seen(report: Report) -> Run | None:
         scan=(data["tracking"].get("scan_us_per_gib") or 0.0) / 1e6,
         first=over[0] if over else np.nan,
         live=float(np.mean(over[1:])) if over[1:] else np.nan,
+        reaction=reaction(report),
         stop=parts.get("stop") or 0.0,
         resume=max(0.0, (parts.get("resume") or 0.0) - trip),
         blackout=report.blackout - rounds[-1]["sent_bytes"] / bandwidth - 1.5 * trip,
     )
+
+
+def reaction(report: Report) -> float:
+    """From the first decision to switch over to the guest's being stopped; nan where nothing was decided."""
+    if report.data["world"] == "memory":
+        return 0.0
+    decided = [e["time"] for e in report.events if e["event"] == "decided" and e["decision"]["kind"] == "switch_over"]
+    paused = [e["time"] for e in report.events if e["event"] == "paused"]
+    return float(paused[-1] - decided[0]) if decided and paused else np.nan
 
 
 def solve(table: NDArray[Any]) -> tuple[float, ...]:
@@ -107,10 +119,12 @@ def solve(table: NDArray[Any]) -> tuple[float, ...]:
     early = scan * run["gib"] + each - run["first"]
     known = ~np.isnan(early)
     buffer = max(0, round(through_zero(run["slowness"][known], early[known]))) if known.any() else 0
+    waits = run["reaction"][~np.isnan(run["reaction"])]
+    reaction = max(0.0, float(np.median(waits))) if len(waits) else 0.0
     stop, resume = float(np.median(run["stop"])), float(np.median(run["resume"]))
     rest = run["blackout"] - stop - resume - each - scan * run["gib"] - buffer * run["slowness"]
     load = max(0.0, float(np.median(rest)))
-    return setup, setup_per_gib, scan, each, stop, load, resume, buffer
+    return setup, setup_per_gib, scan, each, reaction, stop, load, resume, buffer
 
 
 def line(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:

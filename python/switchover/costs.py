@@ -29,6 +29,8 @@ class Costs:
         setup_per_gib: The same for each GiB of memory.
         scan_per_gib: Reading the dirty log of a GiB of memory.
         round: Ending a round, the dirty log not counted.
+        reaction: From a decision to switch over to the guest's being stopped; the live copy goes on meanwhile. A QEMU
+            looks at its limit every 100 ms.
         stop: Stopping the vCPUs.
         load: Sending, loading and acknowledging the execution state.
         resume: From the word to run to the guest's first instruction.
@@ -36,6 +38,7 @@ class Costs:
         errors: By name, the standard errors of what was fitted.
         about: Where they come from: `world`, `runs`, `machine`.
 
+    Examples:
         >>> Costs(stop="2ms").stop
         0.002
     """
@@ -44,6 +47,7 @@ class Costs:
     setup_per_gib: units.Time = 0.0
     scan_per_gib: units.Time = 0.0
     round: units.Time = 0.0
+    reaction: units.Time = 0.0
     stop: units.Time = 0.0
     load: units.Time = 0.0
     resume: units.Time = 0.0

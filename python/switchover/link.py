@@ -28,6 +28,7 @@ class Link:
         transport: "tcp" or "unix": the sockets of a link within this machine.
         seed: Of the jitter.
 
+    Examples:
         >>> Link("1Gbit/s", rtt="0.5ms")
         Link('125 MB/s', rtt='500 us')
     """

@@ -20,6 +20,7 @@ class Receiver:
         stall_timeout: How long a source may be silent before it counts as lost.
         recovery_timeout: How long a guest that is ahead of its memory waits for a source that lost its link.
 
+    Examples:
         >>> with Receiver("127.0.0.1:0") as receiver:
         ...     receiver.endpoint.startswith("tcp:127.0.0.1:")
         True

@@ -65,6 +65,7 @@ def simulate(
         fast: Count pages instead of following them: a round takes microseconds however large the guest. Not for
             post-copy, nor for policies that hold the guest at its writes.
 
+    Examples:
         >>> import switchover as sw
         >>> trace = sw.Trace.generate("256MiB", sw.workloads.HotCold(rate="40MB/s"), duration="10s")
         >>> report = sw.simulate(trace, sw.PreCopy(), sw.policies.DowntimeLimit("100ms"), "1Gbit/s,0.5ms")
@@ -126,6 +127,7 @@ def simulate_many(
     Returns:
         A structured array of `VERDICT`, a row for each run in the same order.
 
+    Examples:
         >>> import switchover as sw
         >>> trace = sw.Trace.generate("64MiB", sw.workloads.Zipf(rate="20MB/s"), duration="5s")
         >>> limits = ("50ms", "100ms", "300ms")

@@ -52,6 +52,7 @@ class Trace:
         intervals: How many there are, those without a write included; by default up to the last row's.
         metadata: Where it comes from: texts by name, kept in the file.
 
+    Examples:
         >>> trace = Trace([(0, 0, 10, 5), (2, 0, 12, 1)], {"ram": 256}, "100ms")
         >>> trace.intervals, trace.duration, trace.memory_bytes
         (3, 0.3..., 1048576)
@@ -115,6 +116,7 @@ class Trace:
             bandwidth: The most that a rehearsal may use. Its first pass takes memory / bandwidth.
             on_progress: Called a few times a second.
 
+        Examples:
             >>> import subprocess, sys
             >>> with subprocess.Popen([sys.executable, "-c", "while True: x = list(range(10**5))"]) as process:
             ...     trace = Trace.record(process.pid, duration="200ms", interval="20ms")

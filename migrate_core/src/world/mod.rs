@@ -73,6 +73,10 @@ pub trait World {
     fn switch_over(&mut self) -> Result<()>;
     /// Ends a run that did not complete: the guest runs on where it was.
     fn abandon(&mut self, why: &str);
+    /// How long it takes this world to heed a decision to switch over. The live copy goes on meanwhile.
+    fn reaction(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Carries out a throttle or a limit.
     fn obey(&mut self, act: &Act) -> Result<()>;
     /// Events since the last call, in order.
@@ -138,6 +142,8 @@ pub struct Migration<W: World> {
     points: Vec<Point>,
     /// A decision that ends the live copy and was made in the middle of a round.
     interrupt: Option<Decision>,
+    /// A decision to switch over that the world has not heeded, and when it does.
+    unheeded: Option<(Duration, Decision)>,
     throttle: f64,
     /// The longest blackout that a policy has allowed; from then on what fits it is switched over.
     allowed: Option<f64>,
@@ -165,6 +171,7 @@ impl<W: World> Migration<W> {
             sampler: Sampler::default(),
             points: Vec::new(),
             interrupt: None,
+            unheeded: None,
             throttle: 0.0,
             allowed: None,
             outcome: None,
@@ -272,7 +279,22 @@ impl<W: World> Migration<W> {
             }
             _ => decision,
         };
-        self.conclude(decision);
+        match self.delayed(decision) {
+            Some(decision) => self.conclude(decision),
+            None => self.told = Some(Told::Decided(Decision::proceed())),
+        }
+    }
+
+    /// The decision, unless the world takes its time to heed it: then it is kept until then, and nobody is asked
+    /// again.
+    fn delayed(&mut self, decision: Decision) -> Option<Decision> {
+        let reaction = self.world.reaction();
+        if decision.act != Act::SwitchOver || reaction.is_zero() {
+            return Some(decision);
+        }
+        self.sampler.end();
+        self.unheeded = Some((self.world.now() + reaction, decision));
+        None
     }
 
     /// Has the strategy told what was decided. Once that ends the live copy, nobody is asked again.
@@ -319,6 +341,9 @@ impl<W: World> Migration<W> {
         }
         if self.ledger.is_none() {
             return self.begin().map(|()| None);
+        }
+        if self.unheeded.as_ref().is_some_and(|(due, _)| self.world.now() >= *due) {
+            self.interrupt = self.unheeded.take().map(|(_, decision)| decision);
         }
         let action = match self.told.take() {
             None => self.tell(&Told::Decided(Decision::proceed()))?,
@@ -430,7 +455,7 @@ impl<W: World> Migration<W> {
         match self.interrupt.take() {
             // What was decided inside the round is done at its end, without asking again.
             Some(decision) if live => self.conclude(decision),
-            _ if live => return Ok(Some(round)),
+            _ if live && self.unheeded.is_none() => return Ok(Some(round)),
             _ => self.told = Some(Told::Decided(Decision::proceed())),
         }
         Ok(None)

@@ -84,7 +84,7 @@ impl<W: World> Migration<W> {
         }
         match decision.act {
             Act::Abort => self.abort(&decision.reason.text),
-            Act::SwitchOver | Act::PostCopy => self.interrupt = Some(decision),
+            Act::SwitchOver | Act::PostCopy => self.interrupt = self.delayed(decision),
             _ => {}
         }
     }

@@ -116,6 +116,7 @@ def compare(
     Returns:
         The table of all cases.
 
+    Examples:
         >>> import switchover as sw
         >>> trace = sw.Trace.generate("64MiB", sw.workloads.HotCold(rate="30MB/s"), duration="5s")
         >>> limits = {"100 ms": "downtime-limit:100ms", "one round": "max-rounds:1"}

@@ -36,6 +36,7 @@ class Source:
         given: A `Guest` as a pattern (it is not touched), its arguments as a mapping, a function without arguments
             that makes one, or a `Trace`, which can be simulated only.
 
+    Examples:
         >>> source = Source("small", {"memory": "1MiB", "workload": "sweep:rate=1MB/s"})
         >>> source.worlds, source.trace().duration
         (('memory', 'sim'), 10.0)

@@ -158,7 +158,7 @@ class Table:
         return [row for row in self.rows if self.rank(row, metric)[0] == 1]
 
     def against(self, base: Table, fail_over: float | str = "5%", metrics: Sequence[str] = GATED) -> Gate:
-        """Whether this is worse than `base`; see [`gate`][switchover.comparison.gate.gate]."""
+        """Whether this is worse than `base`; see `switchover.comparison.gate`."""
         from switchover.comparison.gate import gate
 
         return gate(base, self, fail_over, metrics)

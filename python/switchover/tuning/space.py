@@ -106,6 +106,7 @@ class Space:
             have it.
         plan: What is not searched.
 
+    Examples:
         >>> plan = Plan(strategies.get("pre-copy"), policies.get("downtime-limit"), Link("1Gbit/s"))
         >>> Space({"policy.limit": "50ms..2s:log", "strategy.clear": ["early", "late"]}, plan).axes[0]
         Axis(name='policy.limit', low=0.05, high=2.0, log=True, whole=False, values=())

@@ -89,6 +89,7 @@ def tune(
         fast: Count pages where that does, instead of following them (`docs/simulator.md` says how near that is).
         on_batch: Called with how many candidates are done, and how many there are.
 
+    Examples:
         >>> import switchover as sw
         >>> trace = sw.Trace.generate("64MiB", sw.workloads.HotCold(rate="60MB/s"), duration="8s")
         >>> found = sw.tune(trace, {"policy.limit": "20ms..2s:log"}, link="500Mbit/s", trials=20, starts=4)

@@ -17,6 +17,9 @@ pub struct Costs {
     pub scan_per_gib: f64,
     /// Ending a round, the dirty log not counted.
     pub round: f64,
+    /// From a decision to switch over to the vCPUs' being stopped; the live copy goes on meanwhile. A QEMU that is told
+    /// over QMP looks at its limit every 100 ms.
+    pub reaction: f64,
     /// Stopping the vCPUs.
     pub stop: f64,
     /// Sending, loading and acknowledging the execution state.
@@ -30,8 +33,8 @@ pub struct Costs {
 
 impl Costs {
     pub(super) fn validate(&self) -> Result<()> {
-        let Self { setup, setup_per_gib, scan_per_gib, round, stop, load, resume, buffer } = *self;
-        let all = [setup, setup_per_gib, scan_per_gib, round, stop, load, resume, buffer / 1e6];
+        let Self { setup, setup_per_gib, scan_per_gib, round, reaction, stop, load, resume, buffer } = *self;
+        let all = [setup, setup_per_gib, scan_per_gib, round, reaction, stop, load, resume, buffer / 1e6];
         match all.iter().all(|cost| (0.0..=1e6).contains(cost)) {
             true => Ok(()),
             false => Err(Error::usage(format!(

@@ -373,6 +373,10 @@ impl World for Sim {
         self.figures.total = self.now;
     }
 
+    fn reaction(&self) -> Duration {
+        Duration::from_secs_f64(self.scenario.costs.reaction)
+    }
+
     fn obey(&mut self, act: &Act) -> Result<()> {
         match *act {
             Act::Throttle { percent } => self.guest.throttle(percent),

@@ -12,7 +12,7 @@ use crate::guest::{GuestSpec, Layout, PAGE};
 use crate::knobs::Spec;
 use crate::link::LinkSpec;
 use crate::policy::{self, Act, Decision, Policy, Reason, Round};
-use crate::report::{Outcome, Report};
+use crate::report::{Happening, Outcome, Report};
 use crate::trace::{generate, Replay, Trace, TraceBlock, Windows};
 use crate::wire;
 use crate::world::Migration;
@@ -398,6 +398,30 @@ fn what_cannot_be_counted_is_followed() {
     assert!(counted.iter().all(|verdict| verdict.outcome == Outcome::Completed), "{counted:?}");
     assert_eq!(counted[0], followed[0]);
     assert_ne!(counted[2], followed[2]);
+}
+
+#[test]
+fn a_decision_that_takes_its_time_finds_the_copy_further_on() {
+    let trace = workload(Spec::new("uniform").with("rate", 2e6).with("share", 0.1), 4096, 3.0, 0.05);
+    let slow = |reaction| {
+        let costs = super::Costs { reaction, ..super::Costs::default() };
+        let scenario = Scenario { link: link(4096.0, 64), costs, ..Scenario::default() };
+        run(&trace, &Spec::new("pre-copy"), &mut After(2), scenario)
+    };
+    let times = |report: &Report, wanted: fn(&Happening) -> bool| -> Vec<f64> {
+        report.events.iter().filter(|event| wanted(&event.what)).map(|event| event.time).collect()
+    };
+    for (reaction, rounds) in [(0.0, 3), (0.4, 5)] {
+        let report = slow(reaction);
+        let decided = times(&report, |what| matches!(what, Happening::Decided { .. }));
+        let paused = times(&report, |what| matches!(what, Happening::Paused));
+        assert_eq!((decided.len(), paused.len(), report.outcome), (1, 1, Outcome::Completed));
+        // The chunk that is on its way is finished first, and of nothing there is no chunk.
+        let late = paused[0] - decided[0] - reaction;
+        assert!((0.0..=64.0 / 4096.0 + 0.01).contains(&late), "{late}");
+        assert!(report.rounds.len() >= rounds, "{}", report.rounds.len());
+        assert_eq!(report.rounds.iter().filter(|round| !round.live).count(), 1);
+    }
 }
 
 #[test]
