@@ -14,7 +14,7 @@ import pytest
 import switchover as sw
 from browser import look
 from switchover.simulation import VERDICT
-from switchover.tuning import Choice, Constraint, Evaluator, Objective, Plan, Range, Space, evaluation, settings
+from switchover.tuning import Choice, Constraint, Evaluator, Objective, Plan, Range, Space, crew, evaluation, settings
 from switchover.tuning.confirmation import Replay, replayed
 from switchover.tuning.goal import figures
 from switchover.tuning.study import split
@@ -235,19 +235,19 @@ class Counting(ThreadPoolExecutor):
         super().__init__(2)
         self.sent: list[bool] = []
 
-    def submit(self, function, key, packed, *rest):
-        self.sent.append(packed is not None)
-        return super().submit(function, key, packed, *rest)
+    def submit(self, function, unpack, key, parcel, **rest):
+        self.sent.append(parcel is not None)
+        return super().submit(function, unpack, key, parcel, **rest)
 
 
 def test_an_executor_judges_alike_and_traces_stay_with_workers(trace, monkeypatch):
-    monkeypatch.setattr(evaluation, "_held", {})
+    monkeypatch.setattr(crew, "_held", {})
     plans = [plan(sw.policies.DowntimeLimit(f"{limit}ms")) for limit in range(10, 60)]
     here = Evaluator({"a": trace, "b": trace.cut(0, 2)}, 3)
     with Counting() as executor:
         there = Evaluator(here.traces, 3, executor)
         assert np.array_equal(there.run(plans), here.run(plans))
-        assert 2 <= sum(executor.sent) <= 8
+        assert sum(executor.sent) == there.carried == 2
         executor.sent.clear()
         there.run(plans)
         assert not any(executor.sent)

@@ -91,20 +91,23 @@ pub fn simulate(
 /// Outcome, total time, blackout, bytes, rounds and slowdown of a trial.
 type Verdict = (String, f64, f64, u64, u32, f64);
 
-/// Runs many simulations on all cores; `trials` is a list of trials as JSON. With `fast`, pages are counted where
+/// Runs many simulations on so many cores, or all; `trials` is a list of trials as JSON. With `fast`, pages are counted where
 /// that does; else one page in `sample` is followed.
 #[pyfunction]
+#[pyo3(signature = (trace, trials, sample, fast, cores=None))]
 pub fn simulate_many(
     py: Python<'_>,
     trace: &Trace,
     trials: &str,
     sample: u64,
     fast: bool,
+    cores: Option<usize>,
 ) -> PyResult<Vec<Verdict>> {
     let trials: Vec<Trial> = parse(py, "trials", trials)?;
     let cancelled = AtomicBool::new(false);
     let verdicts = interrupt::run(py, &|| cancelled.store(true, Ordering::Relaxed), || {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads =
+            cores.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
         let windows = if fast { Some(trace.windows()?) } else { None };
         let guests = Guests { windows, replay: &|| trace.replay(sample) };
         sim::batch(&guests, &trials, threads, &cancelled)

@@ -53,7 +53,7 @@ def simulate(
     watchers: Sequence[tuple[str, str | Callable[[str], str]]],
 ) -> tuple[str, BaseException | None]: ...
 def simulate_many(
-    trace: Trace, trials: str, sample: int, fast: bool
+    trace: Trace, trials: str, sample: int, fast: bool, cores: int | None = None
 ) -> list[tuple[str, float, float, int, int, float]]: ...
 
 @final

@@ -113,9 +113,14 @@ VERDICT = np.dtype(
 
 
 def simulate_many(
-    trace: Trace, runs: Iterable[Mapping[str, Any]], *, sample: int = 1, fast: bool = False
+    trace: Trace,
+    runs: Iterable[Mapping[str, Any]],
+    *,
+    sample: int = 1,
+    fast: bool = False,
+    cores: int | None = None,
 ) -> NDArray[Any]:
-    """Many simulations of one trace, on all cores with the interpreter released.
+    """Many simulations of one trace, on several cores with the interpreter released.
 
     Args:
         trace: What the guest writes.
@@ -123,6 +128,7 @@ def simulate_many(
             `zero_share`, `encode_rate`, `longest`. Policies are those of `switchover.policies`.
         sample: Follow one page in so many.
         fast: Count pages where that does, instead of following them.
+        cores: How many to use; all by default.
 
     Returns:
         A structured array of `VERDICT`, a row for each run in the same order.
@@ -137,7 +143,7 @@ def simulate_many(
     """
     model = functools.cache(functools.partial(coding.of, trace))
     trials = json.dumps([_trial(model, **run) for run in runs])
-    rows = _native.simulate_many(trace.native(), trials, units.parse_count(sample, "sample"), fast)
+    rows = _native.simulate_many(trace.native(), trials, units.parse_count(sample, "sample"), fast, cores)
     return np.array(rows, dtype=VERDICT)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
-from concurrent.futures import as_completed
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from switchover.costs import Costs
 from switchover.link import Link
 from switchover.simulation import VERDICT, simulate_many
 from switchover.trace import Trace
+from switchover.tuning.crew import Crew, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from concurrent.futures import Executor, Future
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ class Evaluator:
         traces: What guests write, by name.
         starts: Moments of each trace at which a migration begins.
         executor: Any `concurrent.futures.Executor`; by default all cores of this process. A trace is sent to a worker
-            that says it lacks it, and stays there.
+            that says it lacks it, and stays there: about once for each worker (`carried` counts).
         options: Of `simulate_many`: `costs`, `zero_share`, `longest`.
         sample: Follow one page in so many.
         fast: Count pages where that does, instead of following them.
@@ -56,8 +57,14 @@ class Evaluator:
         fast: bool = False,
     ) -> None:
         self.traces, self.starts = dict(traces), starts
-        self._executor, self._options, self._sample, self._fast = executor, dict(options or {}), sample, fast
-        self._packed: dict[str, bytes] = {}
+        self._options, self._sample, self._fast = dict(options or {}), sample, fast
+        parcels = {name: functools.partial(packed, trace) for name, trace in self.traces.items()}
+        self._crew = Crew(executor, parcels) if executor else None
+
+    @property
+    def carried(self) -> int:
+        """How often a trace was sent to a worker."""
+        return self._crew.carried if self._crew else 0
 
     @property
     def zero_share(self) -> float:
@@ -86,7 +93,7 @@ class Evaluator:
 
     def spec(self) -> dict[str, Any]:
         """What its verdicts depend on, beside the plans."""
-        traces = {name: self._key(name) for name in self.traces}
+        traces = {name: hashlib.sha256(packed(trace)).hexdigest() for name, trace in self.traces.items()}
         return {
             "traces": traces,
             "starts": self.starts,
@@ -97,43 +104,18 @@ class Evaluator:
 
     def _chunks(self, plans: Sequence[Plan]) -> Iterable[tuple[int, int, NDArray[Any]]]:
         places = [(name, column) for column, name in enumerate(self.traces)]
-        if self._executor is None:
+        if self._crew is None:
             for name, column in places:
                 trace = self.traces[name]
-                yield 0, column, _simulated(trace, self._runs(plans, trace))
+                yield 0, column, simulated(trace, self._runs(plans, trace))
             return
-        tasks = {}
-        for name, column in places:
-            for first in range(0, len(plans), CHUNK):
-                runs = self._runs(plans[first : first + CHUNK], self.traces[name])
-                tasks[self._send(name, None, runs)] = (name, first, column, runs)
-        yield from self._gathered(tasks)
-
-    def _gathered(self, tasks: dict[Future[Any], tuple[str, int, int, str]]) -> Iterable[tuple[int, int, NDArray[Any]]]:
-        again = {}
-        for task in as_completed(tasks):
-            name, first, column, runs = tasks[task]
-            verdicts = task.result()
-            if verdicts is None:
-                again[self._send(name, self._pack(name), runs)] = (name, first, column, runs)
-            else:
-                yield first, column, np.array(verdicts, dtype=VERDICT)
-        if again:
-            yield from self._gathered(again)
-
-    def _send(self, name: str, trace: bytes | None, runs: str) -> Future[Any]:
-        assert self._executor is not None  # noqa: S101  for the type checker
-        return self._executor.submit(judge, self._key(name), trace, runs)
-
-    def _pack(self, name: str) -> bytes:
-        if name not in self._packed:
-            sink = io.BytesIO()
-            self.traces[name].save(sink)  # type: ignore[arg-type]
-            self._packed[name] = sink.getvalue()
-        return self._packed[name]
-
-    def _key(self, name: str) -> str:
-        return hashlib.sha256(self._pack(name)).hexdigest()
+        tasks = [
+            Task(name, (first, column), self._runs(plans[first : first + CHUNK], self.traces[name]))
+            for name, column in places
+            for first in range(0, len(plans), CHUNK)
+        ]
+        for (first, column), rows in self._crew.work(judge, tasks):
+            yield first, column, np.array(rows, dtype=VERDICT)
 
     def _runs(self, plans: Sequence[Plan], trace: Trace) -> str:
         """As JSON: the same on every machine."""
@@ -149,21 +131,26 @@ class Evaluator:
         )
 
 
-_held: dict[str, Trace] = {}
-"""Traces that this worker was sent, by digest."""
+def judge(packed: bytes) -> Callable[[str], list[tuple[Any, ...]]]:
+    """A worker's part: unpacks a trace once, and then judges plans on it. The worker has one core for it."""
+    trace = Trace.load(io.BytesIO(packed))  # type: ignore[arg-type]
 
+    def rows(runs: str) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = simulated(trace, runs, cores=1).tolist()
+        return found
 
-def judge(key: str, packed: bytes | None, runs: str) -> list[tuple[Any, ...]] | None:
-    """A worker's part: the verdicts, or `None` if the trace of this digest must be sent along."""
-    if key not in _held:
-        if packed is None:
-            return None
-        _held[key] = Trace.load(io.BytesIO(packed))  # type: ignore[arg-type]
-    rows: list[tuple[Any, ...]] = _simulated(_held[key], runs).tolist()
     return rows
 
 
-def _simulated(trace: Trace, runs: str) -> NDArray[Any]:
+def packed(trace: Trace) -> bytes:
+    """As it travels: a Parquet file."""
+    sink = io.BytesIO()
+    trace.save(sink)  # type: ignore[arg-type]
+    return sink.getvalue()
+
+
+def simulated(trace: Trace, runs: str, cores: int | None = None) -> NDArray[Any]:
+    """Verdicts of `runs`: a row for each plan and start."""
     given = json.loads(runs)
     options = {**given["options"], "costs": Costs(**given["options"]["costs"])}
     trials = [
@@ -171,7 +158,7 @@ def _simulated(trace: Trace, runs: str) -> NDArray[Any]:
         for strategy, codec, policy, link in given["plans"]
         for start in given["starts"]
     ]
-    return simulate_many(trace, trials, **given["how"])
+    return simulate_many(trace, trials, cores=cores, **given["how"])
 
 
 def _moves(strategy: Strategy) -> tuple[dict[str, Any], dict[str, Any]]:
