@@ -166,6 +166,21 @@ NUMPY = """
         grid[1:-1, 1:-1] = inner
 """
 
+SQLITE = """
+    import random, sqlite3
+    random.seed(7)
+    base = sqlite3.connect(":memory:")
+    base.execute("create table account (id integer primary key, balance integer, filler text)")
+    base.execute("create table history (id integer primary key, account integer, delta integer)")
+    base.executemany("insert into account values (?, 0, ?)", ((n, "x" * 200) for n in range(200_000)))
+    while True:
+        account, delta = random.randrange(200_000), random.randrange(-5000, 5000)
+        base.execute("update account set balance = balance + ? where id = ?", (delta, account))
+        base.execute("insert into history (account, delta) values (?, ?)", (account, delta))
+        base.execute("delete from history where id = (select max(id) - 10000 from history)")
+        base.commit()
+"""
+
 PROGRAMS = {
     "numpy": Program(("python3",), python(NUMPY), "a Jacobi iteration on a grid of 8 MiB in NumPy"),
     "idle-python": Program(("python3",), python("import time\nwhile True: time.sleep(0.1)"), "a Python that sleeps"),
@@ -174,6 +189,7 @@ PROGRAMS = {
         ("redis-server|valkey-server",), redis, "redis under redis-benchmark: set, lpush and hset of 512 bytes"
     ),
     "postgres": Program(("pgbench",), postgres, "a server process of PostgreSQL under pgbench, scale 10"),
+    "sqlite": Program(("python3",), python(SQLITE), "SQLite in memory under transactions as TPC-B has them"),
     "stress-ng": Program(("stress-ng",), stress, "stress-ng --vm 1 --vm-bytes 64M --vm-method all"),
 }
 

@@ -61,13 +61,13 @@ def test_the_file_stands_alone_and_holds_every_chart(page):
     assert "default-src 'none'" in text
     assert "<i>store" not in text
     assert "Two &amp; two &lt;b&gt;" in text
-    # The Pareto plot; of each of two runs time and bytes; of post-copy's its faults.
-    assert len(outline.charts) == 6
+    # The Pareto plot; of each of two runs time, bytes and page map; of post-copy's its faults.
+    assert len(outline.charts) == 8
     assert outline.tags.count("details") == 2
     assert all(metric.doc in text for metric in METRICS.values())
     for chart in outline.charts:
         for trace in chart["traces"]:
-            assert len(trace["x"]) == len(trace["y"]) > 0
+            assert len(trace["x"]) == len(trace["z"][0]) + 1 if "z" in trace else len(trace["x"]) == len(trace["y"]) > 0
 
 
 def test_a_run_shows_what_happened(trace, tmp_path):
@@ -75,7 +75,7 @@ def test_a_run_shows_what_happened(trace, tmp_path):
     report = sw.simulate(trace, "pre-copy", policy, "250Mbit/s", shadow=["max-rounds:2"])
     assert any(row["throttle"] for row in report.rounds)
     report.to_html(tmp_path / "run.html", "a run")
-    over_time, kinds = Outline((tmp_path / "run.html").read_text()).charts
+    over_time, kinds, page_map = Outline((tmp_path / "run.html").read_text()).charts
     traces = {trace["name"]: trace for trace in over_time["traces"]}
     assert set(traces) == {"remaining", "decisions", "dirty rate", "bandwidth", "guest's speed", "throttle"}
     assert traces["remaining"]["y"][1:] == pytest.approx(report.rounds["remaining_bytes"], rel=1e-5)
@@ -90,6 +90,12 @@ def test_a_run_shows_what_happened(trace, tmp_path):
     assert [(gap["x0"], gap["x1"]) for gap in gaps] == [pytest.approx((paused, paused + report.blackout), rel=1e-5)]
     sent = sum(sum(trace["y"]) for trace in kinds["traces"])
     assert sent == pytest.approx(report.sent_bytes, rel=1e-4)
+    (heat,) = page_map["traces"]
+    # Columns are rounds: all is blue in the first, and nothing after it.
+    assert heat["x"][1:] == pytest.approx(report.rounds["elapsed"], rel=1e-2)
+    columns = list(zip(*heat["z"], strict=True))
+    assert set(columns[0]) == {-1}
+    assert min(map(min, columns[1:])) == 0 < max(columns[1]) <= 1
 
 
 def test_runs_of_every_outcome_and_world_have_a_page(trace, tmp_path, guest):
@@ -99,7 +105,7 @@ def test_runs_of_every_outcome_and_world_have_a_page(trace, tmp_path, guest):
     for number, report in enumerate((real, given_up, moved)):
         report.to_html(tmp_path / f"{number}.html")
         charts = Outline((tmp_path / f"{number}.html").read_text()).charts
-        assert len(charts) == (3 if report is moved else 2)
+        assert len(charts) == (4 if report is moved else 3)
     assert "aborted" in (tmp_path / "1.html").read_text()
 
 
@@ -130,8 +136,8 @@ def test_a_browser_draws_it(page, width, dark):
     seen = look(page, width=width, dark=dark)
     probe = json.loads(seen.probe)
     assert seen.console == []
-    assert seen.count(r'class="chart js-plotly-plot"') == seen.count("data-chart=") == 6
-    assert seen.count('class="main-svg"') >= 6
+    assert seen.count(r'class="chart js-plotly-plot"') == seen.count("data-chart=") == 8
+    assert seen.count('class="main-svg"') >= 8
     assert probe["width"] == width
     assert probe["overflow"] <= 0
     light, night = "rgb(255, 255, 255)", "rgb(18, 22, 28)"

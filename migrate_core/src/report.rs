@@ -129,6 +129,28 @@ pub enum Happening {
     Completed,
 }
 
+/// Which part of memory was sent when.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PageMap {
+    /// Pages of a region; the last may have fewer.
+    pub region_pages: u64,
+    /// In order of time: rounds, or neighbouring ones together where there are many; then what followed execution.
+    pub rows: Vec<MapRow>,
+}
+
+/// What was sent in a time, by region. With the discipline `skip` pages count that were left out in passing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MapRow {
+    /// When it began.
+    pub start: f64,
+    /// When it ended.
+    pub end: f64,
+    /// Pages sent for the first time.
+    pub first: Vec<u64>,
+    /// Pages that were sent before.
+    pub again: Vec<u64>,
+}
+
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -208,6 +230,9 @@ pub struct Report {
     /// What encoding did and cost, where a codec was used.
     #[serde(default)]
     pub coding: Option<Coding>,
+    /// Which part of memory was sent when, where pages are known one by one.
+    #[serde(default)]
+    pub page_map: Option<PageMap>,
 }
 
 impl Report {
@@ -256,6 +281,7 @@ impl Default for Report {
             effective_downtime: None,
             tracking: TrackingTax::default(),
             coding: None,
+            page_map: None,
         }
     }
 }

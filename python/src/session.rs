@@ -184,7 +184,7 @@ impl Session {
         drop(memory);
         let source = Source::over(channels, guest.get().take(py)?, tracker, sending);
         let (gauge, cutter) = (source.gauge(), source.cutter());
-        let migration = Migration::new(source, strategy);
+        let migration = Migration::new(source, strategy).mapped();
         let cancelled = migration.canceller();
         let running = Running { migration, policy, watchers, round: None, destination, paused: None, shaper };
         let running = Owned::new(Mutex::new(Some(running)));

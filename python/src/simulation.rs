@@ -76,7 +76,7 @@ pub fn simulate(
         .map(|(name, given)| Ok((name, policy::out_of(&given)?)))
         .collect::<PyResult<Vec<(String, Box<dyn Policy>)>>>()?;
     let (sim, strategy) = py.detach(|| plan.make(trace)).map_err(|error| to_python(py, error))?;
-    let mut migration = Migration::new(sim, strategy);
+    let mut migration = Migration::new(sim, strategy).mapped();
     let cancelled = migration.canceller();
     let cancel = || cancelled.store(true, Ordering::Relaxed);
     let next = |migration: &mut Migration<Sim>| interrupt::run(py, &cancel, || Ok(migration.next_round()));

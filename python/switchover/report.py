@@ -143,6 +143,17 @@ class Report:
         return cost
 
     @property
+    def page_map(self) -> dict[str, Any] | None:
+        """Which part of memory was sent when; `None` where pages are not known one by one (QEMU's, and counted ones).
+
+        `region_pages`, the pages of each of up to 64 equal regions of memory, and `rows` in order of time: rounds, or
+        neighbouring ones together where there are more than 32, and in post-copy what followed execution. A row has
+        `start`, `end`, and by region the pages sent for the `first` time and those sent `again`.
+        """
+        found: dict[str, Any] | None = self.data.get("page_map")
+        return found
+
+    @property
     def faults(self) -> dict[str, Any] | None:
         """Remote faults where execution moved ahead of memory, as the destination saw them; `None` elsewhere.
 

@@ -6,6 +6,7 @@
 
 mod ledger;
 pub mod memory;
+mod page_map;
 mod sampling;
 pub mod sim;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::policy::{Act, Decision, Policy, Reason, Round};
 use crate::report::{Event, Happening, Outcome, Point, Report};
 use crate::strategy::{Action, Chunk, Observation, Strategy};
+use page_map::Mapper;
 use sampling::Sampler;
 
 /// Carries out actions. Times are since the migration's start.
@@ -73,6 +75,10 @@ pub trait World {
     fn switch_over(&mut self) -> Result<()>;
     /// Ends a run that did not complete: the guest runs on where it was.
     fn abandon(&mut self, why: &str);
+    /// Whether the pages that it is told to send are those that it sends, and not a number of them.
+    fn knows_pages(&self) -> bool {
+        true
+    }
     /// How long it takes this world to heed a decision to switch over. The live copy goes on meanwhile.
     fn reaction(&self) -> Duration {
         Duration::ZERO
@@ -140,6 +146,7 @@ pub struct Migration<W: World> {
     events: Vec<Event>,
     sampler: Sampler,
     points: Vec<Point>,
+    mapper: Option<Mapper>,
     /// A decision that ends the live copy and was made in the middle of a round.
     interrupt: Option<Decision>,
     /// A decision to switch over that the world has not heeded, and when it does.
@@ -170,6 +177,7 @@ impl<W: World> Migration<W> {
             events: Vec::new(),
             sampler: Sampler::default(),
             points: Vec::new(),
+            mapper: None,
             interrupt: None,
             unheeded: None,
             throttle: 0.0,
@@ -179,6 +187,13 @@ impl<W: World> Migration<W> {
             paused: None,
             cancelled,
         }
+    }
+
+    /// Has the report say which part of memory was sent when, where the world knows.
+    #[must_use]
+    pub fn mapped(mut self) -> Self {
+        self.mapper = self.world.knows_pages().then(|| Mapper::new(self.world.pages()));
+        self
     }
 
     /// A switch that ends the run as aborted at its next action, from any thread.
@@ -391,6 +406,7 @@ impl<W: World> Migration<W> {
             }
             Action::Send(chunk) => {
                 self.pages.clear_all();
+                self.mapper.iter_mut().for_each(|mapper| mapper.note(chunk.runs.iter().copied()));
                 self.world.send(&chunk, &mut self.pages)?;
                 let (now, sent) = (self.world.now(), self.world.sent());
                 self.ledger.iter_mut().for_each(|ledger| ledger.note(now, &sent));
@@ -413,6 +429,7 @@ impl<W: World> Migration<W> {
             }
             Action::Depart { missing } => {
                 self.world.depart(&missing)?;
+                self.mapper.iter_mut().for_each(|mapper| mapper.note(missing.runs()));
                 Told::Departed
             }
             Action::Push(runs) => {
@@ -451,6 +468,7 @@ impl<W: World> Migration<W> {
         };
         let mut round = ledger.end_round(now, sent, remaining_pages * self.world.weight(), live);
         round.throttle = self.throttle;
+        self.mapper.iter_mut().for_each(|mapper| mapper.end_row(now));
         self.rounds.push(round.clone());
         match self.interrupt.take() {
             // What was decided inside the round is done at its end, without asking again.
@@ -523,6 +541,8 @@ impl<W: World> Migration<W> {
         if let Some((outcome, reason)) = self.outcome {
             (report.outcome, report.reason) = (outcome, reason);
         }
+        let (now, weight) = (self.world.now(), self.world.weight());
+        report.page_map = self.mapper.map(|mapper| mapper.finish(now, weight));
         let sent = self.world.sent();
         (report.sent_bytes, report.sent_pages) = (sent.bytes, sent.pages);
         (report.zero_pages, report.encoded_pages) = (sent.zero_pages, sent.encoded_pages);

@@ -16,7 +16,7 @@
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const coloured = (value) => {
     if (typeof value === "string") return value.startsWith("--") ? colour(value) : value;
-    if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(coloured);
+    if (Array.isArray(value)) return typeof value.at(-1) === "number" ? value : value.map(coloured);
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item)]));
     }

@@ -24,7 +24,7 @@ MOST_SPEED = 1.3
 
 def of_report(report: Report, name: str, is_open: bool = True) -> Section:
     """A run's figures and charts."""
-    charts = [over_time(report), by_kind(report), *faults(report)]
+    charts = [over_time(report), by_kind(report), *page_map(report), *faults(report)]
     lines = [text.split(maxsplit=1) for text in report.summary().replace("total time", "time").splitlines()]
     return Section(name, charts, facts=[(key, told) for key, told in lines], is_open=is_open, folded=True)
 
@@ -178,6 +178,43 @@ def by_kind(report: Report) -> Chart:
     layout = {"barmode": "stack", "yaxis": {"title": {"text": "bytes"}, "tickformat": ".3s"}}
     told = f"{units.format_size(report.sent_bytes)} in all; {units.format_size(report.memory_bytes)} of memory."
     return Chart("Bytes by kind", told, traces, layout, height=320)
+
+
+def page_map(report: Report) -> list[Chart]:
+    """Memory from its first page to its last over time, where it is known: what was sent first, and again."""
+    found = report.page_map
+    if not found or not found["rows"]:
+        return []
+    rows, size = found["rows"], found["region_pages"]
+    cells = zip(
+        *([_shade(*pair, size) for pair in zip(row["first"], row["again"], strict=True)] for row in rows), strict=True
+    )
+    heat = {
+        "type": "heatmap",
+        "name": "pages",
+        "x": [rows[0]["start"], *(row["end"] for row in rows)],
+        "y": [number * size * PAGE for number in range(len(rows[0]["first"]) + 1)],
+        "z": [list(line) for line in cells],
+        "zmin": -1,
+        "zmax": 1,
+        "colorscale": [[0, "--remaining"], [0.5, "--band"], [1, "--dirty"]],
+        "colorbar": {"tickvals": [-1, 0, 1], "ticktext": ["first copy", "nothing", "sent again"], "thickness": 12},
+        "hovertemplate": "%{x:.3s}s, at %{y:.3s}B: %{z:.0%}<extra></extra>",
+    }
+    layout = {
+        "xaxis": {"title": {"text": "time since the start, s"}},
+        "yaxis": {"title": {"text": "place in memory, bytes"}, "tickformat": ".3s"},
+    }
+    told = (
+        "Which part of memory was sent in which round: the first copy of pages in one colour, pages sent again in the "
+        "other; the fainter, the fewer of a region."
+    )
+    return [Chart("Page map", told, [heat], layout, height=340)]
+
+
+def _shade(first: int, again: int, size: int) -> float:
+    """Of a region: the share of pages that were sent for the first time, below zero, or again."""
+    return min(again / size, 1.0) if again else -min(first / size, 1.0)
 
 
 def faults(report: Report) -> list[Chart]:

@@ -270,6 +270,10 @@ impl Guest for Counted {
         (self.wall_time > 0.0).then(|| (1.0 - self.time() / self.wall_time).max(0.0))
     }
 
+    fn follows(&self) -> bool {
+        false
+    }
+
     fn writer(&mut self) -> Option<&mut Writer> {
         None
     }

@@ -38,6 +38,11 @@ pub(super) trait Guest: Debug + Send {
     /// Share of its time that it lost while it ran.
     fn slowdown(&self) -> Option<f64>;
 
+    /// Whether its pages are told apart.
+    fn follows(&self) -> bool {
+        true
+    }
+
     /// Its writes, where each is followed.
     fn writer(&mut self) -> Option<&mut Writer>;
 }

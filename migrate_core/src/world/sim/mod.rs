@@ -373,6 +373,10 @@ impl World for Sim {
         self.figures.total = self.now;
     }
 
+    fn knows_pages(&self) -> bool {
+        self.guest.follows()
+    }
+
     fn reaction(&self) -> Duration {
         Duration::from_secs_f64(self.scenario.costs.reaction)
     }

@@ -401,6 +401,40 @@ fn what_cannot_be_counted_is_followed() {
 }
 
 #[test]
+fn the_page_map_has_every_page_of_every_round() {
+    let trace = workload(Spec::new("uniform").with("rate", 8e6).with("share", 0.5), 3000, 3.0, 0.05);
+    let mapped = |strategy: &Spec| {
+        let replay = Arc::new(Replay::of(&trace).unwrap());
+        let scenario = Scenario { link: link(4096.0, 64), ..Scenario::default() };
+        let plan = scaled(strategy, &replay).unwrap();
+        let mut migration = Migration::new(Sim::new(replay, scenario).unwrap(), plan).mapped();
+        migration.run(&mut After(4), &mut [], |_, _| {});
+        migration.finish(Report::default()).0
+    };
+    for clear in ["early", "skip", "late"] {
+        let report = mapped(&Spec::new("pre-copy").with("clear", clear));
+        let map = report.page_map.unwrap();
+        assert_eq!((map.region_pages, map.rows.len()), (47, report.rounds.len()));
+        for (row, round) in map.rows.iter().zip(&report.rounds) {
+            let pages: u64 = row.first.iter().chain(&row.again).sum();
+            assert_eq!(pages, round.sent_pages + round.skipped_pages, "{clear} {}", round.index);
+            assert!((row.end - round.elapsed).abs() < 1e-9 || !round.live);
+        }
+        assert_eq!(map.rows[0].first.iter().sum::<u64>(), 3000);
+        assert!(map.rows[1].again.iter().sum::<u64>() > 0);
+    }
+    // What follows execution is a row of its own.
+    for (strategy, first) in [("post-copy", 3000), ("hybrid", 0)] {
+        let report = mapped(&Spec::new(strategy));
+        let (map, missing, rounds) = (report.page_map.unwrap(), report.faults.unwrap(), report.rounds.len());
+        let last = &map.rows[rounds];
+        assert_eq!((map.rows.len(), last.first.iter().sum::<u64>()), (rounds + 1, first), "{strategy}");
+        let sent: u64 = last.first.iter().chain(&last.again).sum();
+        assert!(0 < sent && sent <= missing.asked_pages + missing.pushed_pages, "{strategy}");
+    }
+}
+
+#[test]
 fn a_decision_that_takes_its_time_finds_the_copy_further_on() {
     let trace = workload(Spec::new("uniform").with("rate", 2e6).with("share", 0.1), 4096, 3.0, 0.05);
     let slow = |reaction| {
