@@ -116,3 +116,16 @@ def test_fast_refuses_what_takes_pages_and_a_batch_follows_them() -> None:
     fast, exact = (sw.simulate_many(trace, runs, fast=fast) for fast in (True, False))
     assert fast[0] == exact[0]
     assert fast["outcome"].tolist() == ["completed", "completed"]
+
+
+def test_reads_are_an_assumption_that_post_copy_pays_for(trace):
+    """A guest that reads waits for what it reads; without post-copy there is nothing to wait for."""
+    costs = [
+        sw.simulate(trace, "post-copy", link="200Mbit/s,0.5ms", reads=reads).effective_downtime
+        for reads in (0.0, (2.0, 0.05), 2.0)
+    ]
+    assert costs[0] < costs[1] < costs[2]
+    plain, reading = (sw.simulate(trace, "pre-copy", "max-rounds:3", "200Mbit/s", reads=reads) for reads in (0.0, 2.0))
+    assert plain.total_time == reading.total_time
+    with pytest.raises(sw.UsageError, match="over a share of memory above 0"):
+        sw.simulate(trace, "post-copy", reads=(1.0, 0.0))

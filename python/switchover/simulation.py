@@ -38,6 +38,7 @@ def simulate(
     costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
     encode_rate: units.Rate | None = None,
+    reads: float | tuple[float, float] = 0.0,
     shadow: Sequence[policies.Judge | str] | Mapping[str, policies.Judge | str] = (),
     longest: units.Time = "24h",
     sample: int = 1,
@@ -59,6 +60,8 @@ def simulate(
         zero_share: Share of the pages that are zero until the trace writes them.
         encode_rate: Memory that the source's encoders get through, where the strategy has a codec that encodes;
             unlimited by default.
+        reads: Pages that the guest reads for each page that it writes, once execution is ahead of memory, spread evenly
+            over all of it, or over a share of it if a pair is given: an assumption, since a trace has no reads.
         shadow: Policies that watch.
         longest: Simulated time after which a run that does not end is failed.
         sample: Follow one page in so many, which stands for its neighbours: faster, with a sampling error.
@@ -80,7 +83,7 @@ def simulate(
     """
     plan_of, judge = strategies.registry.of(strategy), policies.of(policy)
     model = coding.of(trace, plan_of.codec, encode_rate)
-    scenario = _scenario(link, start, costs, zero_share, longest) | {"coding": model}
+    scenario = _scenario(link, start, costs, zero_share, longest) | {"coding": model, "reads": _reads(reads)}
     plan = {
         "strategy": plan_of.spec(),
         "scenario": scenario,
@@ -125,7 +128,7 @@ def simulate_many(
     Args:
         trace: What the guest writes.
         runs: For each run its arguments, as `simulate` takes them: `strategy`, `policy`, `link`, `start`, `costs`,
-            `zero_share`, `encode_rate`, `longest`. Policies are those of `switchover.policies`.
+            `zero_share`, `encode_rate`, `reads`, `longest`. Policies are those of `switchover.policies`.
         sample: Follow one page in so many.
         fast: Count pages where that does, instead of following them.
         cores: How many to use; all by default.
@@ -157,14 +160,21 @@ def _trial(
     costs: Costs | str | Path | None = None,
     zero_share: float = 0.0,
     encode_rate: units.Rate | None = None,
+    reads: float | tuple[float, float] = 0.0,
     longest: units.Time = "24h",
 ) -> dict[str, Any]:
     plan = strategies.registry.of(strategy)
+    more = {"coding": model(plan.codec, encode_rate), "reads": _reads(reads)}
     return {
         "strategy": plan.spec(),
         "policy": policies.registry.of(policy).spec(),
-        "scenario": _scenario(link, start, costs, zero_share, longest) | {"coding": model(plan.codec, encode_rate)},
+        "scenario": _scenario(link, start, costs, zero_share, longest) | more,
     }
+
+
+def _reads(given: float | tuple[float, float]) -> dict[str, float]:
+    per_write, share = given if isinstance(given, tuple) else (given, 1.0)
+    return {"per_write": float(per_write), "share": float(share)}
 
 
 def _scenario(

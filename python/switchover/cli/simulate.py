@@ -38,6 +38,9 @@ from . import show
 )
 @click.option("-c", "--codec", default="zero", show_default=True, help="How pages are encoded, by the trace's samples.")
 @click.option("--encode-rate", metavar="RATE", help="What its encoders get through; unlimited by default.")
+@click.option(
+    "--reads", default=0.0, show_default=True, help="Pages read for each page written, after post-copy's switch."
+)
 @click.option("--fast", is_flag=True, help="Count pages instead of following them.")
 @click.option("--zero-share", default=0.0, show_default=True, help="Share of pages that are zero until written.")
 @click.option(
@@ -57,6 +60,7 @@ def simulate(
     start: tuple[str, ...],
     codec: str,
     encode_rate: str | None,
+    reads: float,
     fast: bool,
     zero_share: float,
     costs: Path | None,
@@ -75,6 +79,7 @@ def simulate(
             "costs": given,
             "zero_share": zero_share,
             "encode_rate": encode_rate,
+            "reads": reads,
             "fast": fast,
         }
         return sw.simulate(guest, plan, judge, link, start=at, longest=longest, **model)

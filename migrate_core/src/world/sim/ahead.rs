@@ -1,5 +1,6 @@
 //! A simulated guest whose execution is ahead of its memory.
 
+use super::reader::Reader;
 use super::writer::Writer;
 use super::OPERATIONS;
 use crate::bitmap::{Bitmap, Run};
@@ -8,10 +9,10 @@ use crate::report::{Faults, Latencies, Place, Point};
 /// Seconds between two looks at the guest's progress.
 const LOOK: f64 = 0.1;
 
-/// What is missing at the destination, and what that cost the guest. Only writes are in a trace: reads of
-/// pages that are missing are not seen.
+/// What is missing at the destination, and what that cost the guest. Only writes are in a trace: reads are assumed.
 #[derive(Debug)]
 pub(super) struct Ahead {
+    reader: Reader,
     missing: Bitmap,
     /// Seconds from a touch of a missing page until it is there.
     latency: f64,
@@ -27,8 +28,9 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// A guest that went ahead of `missing` at `now`.
-    pub(super) fn new(missing: Bitmap, latency: f64, now: f64) -> Self {
+    pub(super) fn new(missing: Bitmap, reader: Reader, latency: f64, now: f64) -> Self {
         Self {
+            reader,
             missing,
             latency,
             departed: now,
@@ -46,20 +48,29 @@ impl Ahead {
         if self.points.last().is_none_or(|point| from - point.time >= LOOK) {
             self.look(writer, from);
         }
-        let Self { missing, latency, pushed, coming, asked, stalls, .. } = self;
         writer.run(from, to, |brake, page, wall| {
-            if missing.contains(page) {
-                missing.clear(page);
-                let is_coming = pushed.iter().any(|run| run.range().contains(&page));
-                let there = if is_coming { coming.min(wall + *latency) } else { wall + *latency };
-                if !is_coming {
-                    asked.push(page);
-                    stalls.record(((there - wall) * 1e9) as u64);
-                }
-                brake.hold(there);
+            let mut wall = self.touch(page, wall);
+            self.reader.written();
+            while let Some(page) = self.reader.next() {
+                wall = self.touch(page, wall);
             }
+            brake.hold(wall);
             true
         });
+    }
+
+    /// The guest touches a page at `wall`; when it goes on.
+    fn touch(&mut self, page: u64, wall: f64) -> f64 {
+        if !self.missing.contains(page) {
+            return wall;
+        }
+        self.missing.clear(page);
+        if self.pushed.iter().any(|run| run.range().contains(&page)) {
+            return self.coming.clamp(wall, wall + self.latency);
+        }
+        self.asked.push(page);
+        self.stalls.record((self.latency * 1e9) as u64);
+        wall + self.latency
     }
 
     fn look(&mut self, writer: &Writer, time: f64) {

@@ -13,6 +13,7 @@ mod counted;
 mod followed;
 mod guest;
 mod line;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -33,6 +34,8 @@ use counted::Counted;
 use followed::Followed;
 use guest::{total, Guest};
 use line::Line;
+use reader::Reader;
+pub use reader::Reads;
 use writer::Writer;
 
 use super::{Sent, World};
@@ -59,6 +62,8 @@ pub struct Scenario {
     pub start: f64,
     /// Share of the pages that are zero until the trace writes them, from 0 to 1.
     pub zero_share: f64,
+    /// What the guest reads, where execution is ahead of memory; by default nothing.
+    pub reads: Reads,
     /// How pages are encoded; by default zero pages are named and the others raw.
     pub coding: Option<Coding>,
     /// Give up after so many simulated seconds.
@@ -72,6 +77,7 @@ impl Default for Scenario {
             costs: Costs::default(),
             start: 0.0,
             zero_share: 0.0,
+            reads: Reads::default(),
             coding: None,
             longest: 86_400.0,
         }
@@ -130,6 +136,7 @@ impl Sim {
     fn of(guest: Box<dyn Guest>, pages: u64, weight: u64, scenario: Scenario) -> Result<Self> {
         let line = Line::new(&scenario.link, scenario.costs.buffer)?;
         scenario.costs.validate()?;
+        scenario.reads.validate()?;
         scenario.coding.map_or(Ok(()), |coding| coding.validate())?;
         if !(0.0..=1.0).contains(&scenario.zero_share) {
             return Err(Error::usage(format!("zero_share must be from 0 to 1, not {}", scenario.zero_share)));
@@ -325,7 +332,8 @@ impl World for Sim {
         self.writer()?;
         self.move_execution()?;
         let latency = self.line.round_trip() + self.line.seconds(wire::pages_bytes(1, 1));
-        self.ahead = Some(Ahead::new(missing.clone(), latency, self.now));
+        let reader = Reader::new(self.scenario.reads, self.pages);
+        self.ahead = Some(Ahead::new(missing.clone(), reader, latency, self.now));
         Ok(())
     }
 

@@ -518,6 +518,27 @@ fn the_stall_share_of_post_copy_follows_its_closed_form() {
 }
 
 #[test]
+fn reads_that_are_assumed_are_waited_for_as_writes_are() {
+    let trace = workload(Spec::new("uniform").with("rate", 4e6), 8192, 4.0, 0.01);
+    let stalled = |per_write, share| {
+        let reads = super::Reads { per_write, share };
+        let link = LinkSpec { rtt: 5e-4, ..link(8192.0, 16) };
+        let scenario = Scenario { link, reads, ..Scenario::default() };
+        let report = run(&trace, &Spec::new("post-copy"), &mut After(1), scenario);
+        assert_eq!((report.outcome, report.sent_pages >= 8192), (Outcome::Completed, true));
+        let faults = report.faults.unwrap();
+        faults.total.count as f64 * (5e-4 + 1.0 / 8192.0) / faults.duration
+    };
+    // The closed form knows touches, whatever they are: k = touches a second x latency.
+    for per_write in [0.0, 1.0, 4.0] {
+        let kappa = 4e6 / PAGE as f64 * (1.0 + per_write) * (5e-4 + 1.0 / 8192.0);
+        let (found, expected) = (stalled(per_write, 1.0), 1.0 - (1.0f64 + kappa).ln() / kappa);
+        assert!((found / expected - 1.0).abs() < 0.2, "{per_write}: {found} {expected}");
+    }
+    assert!(stalled(4.0, 0.05) < 0.8 * stalled(4.0, 1.0));
+}
+
+#[test]
 fn a_hybrid_ends_what_pre_copy_does_not() {
     let trace = workload(Spec::new("uniform").with("rate", 20_000.0 * PAGE as f64), 20_000, 5.0, 0.01);
     let scenario = Scenario { link: link(10_000.0, 256), ..Scenario::default() };
