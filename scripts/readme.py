@@ -1,4 +1,4 @@
-"""Writes the demo's real output into the README, between its marks."""
+"""Writes the demo's real output into the README, between its marks, and draws the picture of one of its runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import switchover as sw
+
 ROOT = Path(__file__).parent.parent
+DRAWN = "6-storm-pre-copy-dirty-limit-50-ms.json"
+PICTURE = ROOT / "docs" / "charts" / "storm.svg"
 
 
 def main() -> None:
-    """Runs the demo and replaces what stands between the marks."""
+    """Runs the demo, replaces what stands between the marks, and draws."""
     command = [sys.executable, "-m", "switchover", "demo", "--reports", str(ROOT / "reports")]
     wide = os.environ | {"COLUMNS": "142"}
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=wide).stdout
@@ -24,6 +28,7 @@ def main() -> None:
     block = f"<!-- demo -->\n```text\n{shown}\n```\n<!-- /demo -->"
     text = re.sub(r"<!-- demo -->.*?<!-- /demo -->", lambda _: block, readme.read_text(), flags=re.DOTALL)
     readme.write_text(text)
+    sw.Report.from_json((ROOT / "reports" / DRAWN).read_text()).plot(PICTURE)
 
 
 if __name__ == "__main__":

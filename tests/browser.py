@@ -42,13 +42,19 @@ class Seen:
         return found.group(1).replace("&quot;", '"')
 
 
-def look(page: Path, *, width: int, dark: bool = False, height: int = 9000) -> Seen:
-    """Opens a copy of the page with a probe in it, which presses its button and unfolds all."""
+def browser() -> str:
+    """The browser's path; without one it skips the test, and fails it where CI=true."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         if os.environ.get("CI") == "true":
             pytest.fail("chromium is missing")
         pytest.skip("no chromium to look at pages with: apt-get install chromium")
+    return chromium
+
+
+def look(page: Path, *, width: int, dark: bool = False, height: int = 9000) -> Seen:
+    """Opens a copy of the page with a probe in it, which presses its button and unfolds all."""
+    chromium = browser()
     probed = page.with_name(f"probed-{width}-{dark}.html")
     probed.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 import switchover as sw
-from browser import look
+from browser import browser, look
 from switchover import html, pareto
 from switchover.comparison import METRICS, Run, Table
 
@@ -150,3 +151,26 @@ def test_the_page_needs_its_library_and_says_so(monkeypatch, trace):
     document = html.Document("x", [html.of_report(sw.simulate(trace), "run")])
     with pytest.raises(sw.UsageError, match=re.escape("pip install 'switchover[report]'")):
         document.render()
+
+
+def test_a_run_is_an_image_for_papers(trace, tmp_path):
+    browser()
+    report = sw.simulate(trace, "pre-copy", "max-rounds:3", "250Mbit/s")
+    report.plot(tmp_path / "run.svg")
+    drawn = ElementTree.parse(tmp_path / "run.svg")
+    texts = {element.text for element in drawn.iter() if element.tag.endswith("text")}
+    assert {"remaining", "dirty rate", "switch over", "time since the start, s"} <= texts
+    assert any(text and text.startswith("switchover, blackout") for text in texts)
+    report.plot(tmp_path / "run.png")
+    head = (tmp_path / "run.png").read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    assert int.from_bytes(head[16:20], "big") == 960
+    with pytest.raises(sw.UsageError, match=r"images end in \.svg, \.png, \.pdf"):
+        report.plot(tmp_path / "run.gif")
+
+
+def test_a_figure_is_what_a_notebook_draws(trace):
+    figure = sw.simulate(trace, "pre-copy", "max-rounds:3", "250Mbit/s").figure()
+    assert {each.name for each in figure.data} >= {"remaining", "dirty rate", "bandwidth"}
+    assert "text/html" in figure._repr_mimebundle_() or figure._repr_html_()
+    assert not [value for value in str(figure.to_dict()).split("'") if value.startswith("--")]

@@ -310,12 +310,40 @@ class Report:
             lines.append(f"{time:7.2f}s{mark} {speed:4.0%}  {throttle:5.0f} %  {bar}")
         return "\n".join([*lines, "* at the destination"])
 
-    def plot(self) -> None:
-        """Shows the charts on the terminal: the rounds, and the guest's speed and throttle over time."""
+    def figure(self) -> Any:
+        """The run over time as a Plotly figure, which a notebook draws: rounds, decisions, blackout, rates, the guest.
+
+        Raises:
+            UsageError: Plotly is not installed.
+        """
+        from switchover.html import figure
+
+        return figure.of_report(self)
+
+    def plot(self, path: str | PathLike[str] | None = None) -> Any:
+        """Shows the run over time: in a notebook as a figure, elsewhere as text on the terminal.
+
+        Args:
+            path: Write it as an image instead: `.svg`, `.png` or `.pdf`.
+
+        Returns:
+            The figure in a notebook, else nothing.
+
+        Raises:
+            UsageError: What draws images is not installed: `pip install 'switchover[image]'`, and Chrome or Chromium.
+        """
         from rich.console import Console
+
+        if path is not None:
+            from switchover.html import figure
+
+            return figure.write(self, path)
+        if Console().is_jupyter:
+            return self.figure()
 
         charts = [chart for chart in (self.chart(), self.pace_chart()) if chart]
         Console().print("\n\n".join(charts), markup=False, highlight=False)
+        return None
 
     def summary(self) -> str:
         """The figures for people, a line each."""
