@@ -1,6 +1,7 @@
 """Policies and workloads in Python."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -107,6 +108,23 @@ def test_a_workload_may_ask_for_the_time_and_tell_what_it_wrote():
         guest.pause()
         assert guest.progress.written == guest.progress.operations == len(times)
         assert times == sorted(times)
+
+
+def test_a_workload_that_has_nothing_to_do_is_asked_less_and_counts_no_operation():
+    calls = []
+
+    def nothing(memory, seconds):
+        calls.append(seconds)
+        return 0
+
+    with sw.Guest("1MiB", nothing) as guest:
+        guest.start()
+        while len(calls) < 20:
+            time.sleep(0.001)
+        guest.pause()
+        # A millisecond lies between two calls; a pause may come in between.
+        assert len(calls) <= guest.progress.seconds * 1000 + 2
+        assert guest.progress.operations == 0
 
 
 def test_several_workloads_have_a_region_each():

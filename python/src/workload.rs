@@ -68,6 +68,7 @@ impl Callable {
         };
         let written = self.program.call.call1(py, (memory, now.as_secs_f64()));
         match written.and_then(|written| written.extract::<Option<u64>>(py)) {
+            Ok(Some(0)) => Ok(Work::default()),
             Ok(written) => Ok(Work { written: written.unwrap_or(0), operations: 1 }),
             Err(error) => Err(self.program.crashed(py, error)),
         }

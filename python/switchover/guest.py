@@ -64,8 +64,9 @@ class Guest:
         fill: What memory holds before the workload starts: one of `switchover.contents`.
 
     A callable is given its memory as a writable NumPy array of bytes, and the guest's time in seconds if it takes
-    a second argument. It is called again and again, should return within milliseconds, and may return the bytes
-    that it wrote. What it keeps outside of the array does not move.
+    a second argument. It is called again and again, and should return within milliseconds. A call counts as an
+    operation; it may return the bytes that it wrote, or 0 if there was nothing to do, in which case it counts as none
+    and the next call is a millisecond later. What it keeps outside of the array does not move.
 
         >>> def counter(memory):
         ...     memory[:8].view("uint64")[0] += 1

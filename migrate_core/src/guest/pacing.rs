@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::block::PAGE;
+use super::workload::Work;
 
 /// Most writing given in one go: it bounds how long a pause waits for a tick to end.
 const SLICE: u64 = 64 * PAGE as u64;
@@ -52,10 +53,13 @@ impl Pacing {
         }
     }
 
-    /// How long after the last budget was asked for to ask again, when `wrote` bytes came of it. Zero where
-    /// more is due already.
-    pub fn wait(&self, wrote: u64) -> Duration {
-        if self.rate.is_infinite() || (wrote > 0 && self.due >= PAGE as f64) {
+    /// How long after the last budget was asked for to ask again, when this came of it. Zero where more is
+    /// due already, which a workload that is as fast as it can tells by having done anything.
+    pub fn wait(&self, work: Work) -> Duration {
+        if self.rate.is_infinite() {
+            return if work == Work::default() { TICK } else { Duration::ZERO };
+        }
+        if work.written > 0 && self.due >= PAGE as f64 {
             return Duration::ZERO;
         }
         let missing = (PAGE as f64 - self.due).max(0.0);
@@ -72,6 +76,10 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn wrote(written: u64) -> Work {
+        Work { written, operations: written.min(1) }
+    }
+
     /// Writes all that is asked for until `end`, each tick taking `cost`; returns the bytes written.
     fn drive(rate: f64, end: Duration, cost: Duration) -> u64 {
         let (mut pacing, mut now, mut written) = (Pacing::default(), Duration::ZERO, 0);
@@ -79,7 +87,7 @@ mod tests {
             let budget = pacing.budget(rate, now);
             pacing.wrote(budget);
             written += budget;
-            now += pacing.wait(budget).max(cost);
+            now += pacing.wait(wrote(budget)).max(cost);
         }
         written
     }
@@ -100,9 +108,12 @@ mod tests {
         assert_eq!(pacing.budget(0.0, Duration::ZERO), PAGE as u64);
         pacing.wrote(PAGE as u64);
         assert_eq!(pacing.budget(0.0, Duration::from_secs(99)), 0);
-        assert_eq!(pacing.wait(0), LONGEST_WAIT);
+        assert_eq!(pacing.wait(wrote(0)), LONGEST_WAIT);
         for wrong in [f64::NAN, -5.0, f64::NEG_INFINITY] {
-            assert_eq!((pacing.budget(wrong, Duration::from_secs(100)), pacing.wait(0)), (0, LONGEST_WAIT));
+            assert_eq!(
+                (pacing.budget(wrong, Duration::from_secs(100)), pacing.wait(wrote(0))),
+                (0, LONGEST_WAIT)
+            );
         }
     }
 
@@ -116,7 +127,7 @@ mod tests {
             assert!(budget <= SLICE);
             pacing.wrote(budget);
             made_up += budget;
-            if pacing.wait(budget) > Duration::ZERO {
+            if pacing.wait(wrote(budget)) > Duration::ZERO {
                 break;
             }
         }
@@ -136,8 +147,11 @@ mod tests {
     fn a_workload_that_writes_nothing_does_not_spin() {
         let mut pacing = Pacing::default();
         assert!(pacing.budget(1e9, 40 * MS) > 0);
-        assert_eq!(pacing.wait(0), TICK);
-        assert_eq!(pacing.wait(1), Duration::ZERO);
+        assert_eq!(pacing.wait(wrote(0)), TICK);
+        assert_eq!(pacing.wait(wrote(1)), Duration::ZERO);
+        assert!(pacing.budget(f64::INFINITY, 41 * MS) > 0);
+        assert_eq!(pacing.wait(wrote(0)), TICK);
+        assert_eq!(pacing.wait(Work { written: 0, operations: 1 }), Duration::ZERO);
     }
 
     #[test]
@@ -146,7 +160,7 @@ mod tests {
         for ms in 0..5 {
             assert_eq!(pacing.budget(f64::INFINITY, ms * MS), SLICE);
             pacing.wrote(SLICE);
-            assert_eq!(pacing.wait(SLICE), Duration::ZERO);
+            assert_eq!(pacing.wait(wrote(SLICE)), Duration::ZERO);
         }
         assert!(pacing.budget(4096e3, 6 * MS) <= 2 * PAGE as u64);
     }

@@ -14,7 +14,7 @@ use super::clock::monotonic_ns;
 use super::first_writes;
 use super::pacing::Pacing;
 use super::region::Region;
-use super::workload::{Tick, Workload};
+use super::workload::{Tick, Work, Workload};
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -344,7 +344,7 @@ fn run_until_ordered(
         let began = run.free();
         let done = tick(shared, region, &mut **wait_turn(shared, workload), &mut pacing, (&run, brake))?;
         run.stamp(&shared.counters);
-        let wait = pacing.wait(done.wrote).saturating_sub(run.free().saturating_sub(began));
+        let wait = pacing.wait(done.work).saturating_sub(run.free().saturating_sub(began));
         let ordered = ordered_otherwise(shared, wait);
         due.ran(brake, run.free().saturating_sub(began), done.first_writes);
         if ordered {
@@ -379,8 +379,7 @@ fn hold(shared: &Shared, brake: Brake, due: &mut Due, run: &mut Run) -> bool {
 /// What a tick came to.
 #[derive(Default)]
 struct Done {
-    /// Bytes.
-    wrote: u64,
+    work: Work,
     /// Pages.
     first_writes: u64,
 }
@@ -410,7 +409,7 @@ fn tick(
     counters.written.fetch_add(work.written, Relaxed);
     counters.operations.fetch_add(work.operations, Relaxed);
     counters.dirtied.fetch_add(first_writes * PAGE as u64, Relaxed);
-    Ok(Done { wrote: work.written, first_writes })
+    Ok(Done { work, first_writes })
 }
 
 impl Counters {

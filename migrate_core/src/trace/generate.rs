@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Trace, TraceBlock};
 use crate::bitmap::Bitmap;
 use crate::error::{Error, Result};
-use crate::guest::workload::{self, Tick, WORKLOADS};
+use crate::guest::workload::{self, Tick, Work, WORKLOADS};
 use crate::guest::{content, GuestMemory, GuestSpec, Layout, Pacing, Region, Workload, PAGE};
 use crate::knobs::Spec;
 
@@ -97,7 +97,7 @@ impl Writer {
             let budget = self.pacing.budget(rate, self.now);
             let wrote = if budget == 0 { 0 } else { self.write(budget, dirty)? };
             self.pacing.wrote(wrote);
-            self.now += self.pacing.wait(wrote).min(end - self.now);
+            self.now += self.pacing.wait(Work { written: wrote, ..Work::default() }).min(end - self.now);
         }
         Ok(())
     }
