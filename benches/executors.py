@@ -24,7 +24,7 @@ def main(pairs: int = 7) -> None:
     limits = [0.01 * 1.03**number for number in range(128)]
     plans = [Plan(sw.PreCopy(), sw.policies.DowntimeLimit(limit), sw.Link("500Mbit/s")) for limit in limits]
     with worked(1) as one, worked(2) as two:
-        crews = [Evaluator(traces, 4, client.get_executor()) for client in (one, two)]
+        crews = [Evaluator(traces, 20, client.get_executor()) for client in (one, two)]
         ratios = []
         for number in range(pairs + 1):
             slow, fast = (took(crew, plans) for crew in crews)

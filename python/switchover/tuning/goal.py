@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SIMULATED = ("effective_downtime", "blackout", "total_time", "sent_bytes", "brownout_loss", "slowdown")
 """What many simulations at once tell of a run."""
 
+LEAST = 1e-6
+"""What a geometric mean takes zero for: a microsecond, a byte."""
+
 _PARSERS: dict[str, Callable[[Any, str], float]] = {
     "s": units.parse_time,
     "B": units.parse_size,
@@ -50,30 +53,31 @@ def figures(verdicts: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure to be made small: the mean over runs, or with `NAME:pN` the percentile.
+    """A figure to be made small, over runs: the mean; `NAME:pN` is a percentile, `NAME:geomean` the geometric mean.
 
     A run that does not complete counts as the worst there is, so that means stay finite: the longest simulated time,
-    all the bytes that a link carries in it, a guest that stands still.
+    all the bytes that a link carries in it, a guest that stands still. In a geometric mean a share more or less counts
+    the same for all: of guests of very different sizes the largest do not decide alone.
     """
 
     metric: str
-    percentile: float | None = None
+    over: str = "mean"
 
     @classmethod
     def parse(cls, text: str) -> Objective:
         """Out of a text.
 
         >>> Objective.parse("blackout:p99")
-        Objective(metric='blackout', percentile=99.0)
+        Objective(metric='blackout', over='p99')
         """
-        name, _, how = text.partition(":")
-        match = re.fullmatch(r"p(\d+(?:\.\d+)?)|mean|", how)
+        name, _, over = text.partition(":")
         if name not in SIMULATED:
             why = ": the simulator does not count the encoders' time" if name == "encode_time" else ""
             raise UsageError(f"{name!r} cannot be an objective{why}; there are: {', '.join(SIMULATED)}")
+        match = re.fullmatch(r"p(\d+(?:\.\d+)?)|mean|geomean|", over)
         if match is None or float(match[1] or 0) > 100:
-            raise UsageError(f"an objective is NAME, NAME:mean or NAME:p0 to NAME:p100, not {text!r}")
-        return cls(name, float(match[1]) if match[1] else None)
+            raise UsageError(f"an objective is NAME, NAME:mean, NAME:geomean or NAME:p0 to NAME:p100, not {text!r}")
+        return cls(name, over or "mean")
 
     def value(self, found: dict[str, NDArray[Any]], worst: dict[str, float]) -> float:
         """Over these runs."""
@@ -81,16 +85,19 @@ class Objective:
 
     def of(self, values: NDArray[Any], axis: int = -1) -> NDArray[Any]:
         """The mean or percentile of values."""
-        if self.percentile is None:
+        if self.over == "mean":
             return np.asarray(np.mean(values, axis=axis))
-        return np.asarray(np.percentile(values, self.percentile, axis=axis))
+        if self.over == "geomean":
+            return np.asarray(np.exp(np.mean(np.log(np.maximum(values, LEAST)), axis=axis)))
+        return np.asarray(np.percentile(values, float(self.over[1:]), axis=axis))
 
     def show(self, value: float) -> str:
         """A value for people."""
         return METRICS[self.metric].show(value)
 
     def __str__(self) -> str:
-        return METRICS[self.metric].title + ("" if self.percentile is None else f", {self.percentile:g}th percentile")
+        words = {"mean": "", "geomean": ", geometric mean"}
+        return METRICS[self.metric].title + words.get(self.over, f", {self.over[1:]}th percentile")
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,20 @@ class Axis:
             value = self.low + share * (self.high - self.low)
         return round(value) if self.whole else value
 
+    @property
+    def is_continuous(self) -> bool:
+        """Whether it is a range of numbers that need not be whole."""
+        return not self.values and not self.whole and self.low < self.high
+
+    def share(self, value: float) -> float:
+        """How far along a value is: what `at` turns back.
+
+        >>> round(Axis("x", 0.1, 10.0, log=True).share(1.0), 6)
+        0.5
+        """
+        low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, value))
+        return (at - low) / (high - low)
+
     def holds(self, value: Any) -> bool:
         """Whether a value is on it."""
         return value in self.values if self.values else value is not None and self.low <= value <= self.high

@@ -13,6 +13,7 @@ from switchover.costs import Costs
 from switchover.errors import UsageError
 from switchover.link import Link
 from switchover.trace import Trace
+from switchover.tuning import polishing
 from switchover.tuning.evaluation import Evaluator
 from switchover.tuning.goal import Constraint, Objective, figures
 from switchover.tuning.result import Candidate, Tuning
@@ -26,12 +27,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from switchover.tuning.space import Axis
+
 
 BATCH = 32
 """Candidates that are proposed at once, and judged in one call."""
 
 MOST_TPE = 500
 """Candidates up to which TPE, whose proposals cost more the more there are, is worth its time."""
+
+BROKEN = 1e3
+"""What a promise that is never kept weighs in polishing, beside objectives in extents of the front."""
 
 SAMPLERS = ("auto", "tpe", "nsga2", "gp", "cma", "random")
 
@@ -74,7 +80,7 @@ def tune(
         link: The link.
         strategy: How memory moves, where it is not searched.
         policy: When to switch over, where it is not searched: one of `switchover.policies`.
-        trials: Candidates.
+        trials: Candidates. One in eight, up to 24, goes near the best so far, where ranges are searched (SciPy).
         starts: Moments of each trace.
         test: Names of traces that are held out; by default every third.
         sampler: `tpe`, `nsga2`, `gp`, `cma`, `random`; `auto` is TPE for one objective and up to 500 candidates, else
@@ -175,10 +181,36 @@ class _Search:
         start = self.space.start()
         if not self._study.trials and start is not None:
             self._study.enqueue_trial(start)
-        while (done := self._done()) < trials:
-            self._batch(min(BATCH, trials - done))
+        axes = [axis for axis in self.space.axes if axis.is_continuous]
+        last = polishing.budget(trials, len(axes))
+        self._search(trials - last, trials, on_batch)
+        if self._done() < trials:
+            self._polish(axes, trials - self._done())
             if on_batch is not None:
                 on_batch(self._done(), trials)
+        # Polishing may have come to its end before its budget did.
+        self._search(trials, trials, on_batch)
+
+    def _search(self, until: int, trials: int, on_batch: Callable[[int, int], object] | None) -> None:
+        while (done := self._done()) < until:
+            self._batch(min(BATCH, until - done))
+            if on_batch is not None:
+                on_batch(self._done(), trials)
+
+    def _polish(self, axes: Sequence[Axis], evaluations: int) -> None:
+        """Moves the best candidate along the continuous axes, toward the best in all objectives alike."""
+        found = Tuning(self.space, self.goals, self.promises, self.candidates(), evaluator=self.evaluator, checker=None)
+        best, front = found.recommended, np.array([one.scores for one in found.front])
+        extent = np.maximum(np.ptp(front, axis=0), np.maximum(np.abs(front[0]) * 1e-3, 1e-9))
+
+        def judge(point: Sequence[float]) -> float:
+            moved = {axis.name: axis.at(share) for axis, share in zip(axes, point, strict=True)}
+            self._study.enqueue_trial({**best.values, **moved})
+            ((scores, met),) = self._batch(1)
+            short = sum(max(0.0, promise.share - share) for promise, share in zip(self.promises, met, strict=True))
+            return float(np.sum((np.array(scores) - front.min(axis=0)) / extent)) + BROKEN * short
+
+        polishing.polish(judge, [axis.share(best.values[axis.name]) for axis in axes], evaluations)
 
     def _open(self, path: str | PathLike[str] | None, seed: int) -> Any:
         optuna, storage = self._optuna, None
@@ -224,17 +256,19 @@ class _Search:
         }
         return made[name]()
 
-    def _batch(self, size: int) -> None:
+    def _batch(self, size: int) -> list[tuple[list[float], list[float]]]:
+        """Judges so many candidates; their objectives, and the share in which each keeps each promise."""
         asked = [self._study.ask() for _ in range(size)]
         drawn = [{axis.name: axis.suggest(trial) for axis in self.space.axes} for trial in asked]
         values = [self.space.settled(point) for point in drawn]
         judged = self.evaluator.run([self.space.make(value) for value in values])
-        for trial, verdicts in zip(asked, judged, strict=True):
-            scores, met = self.scores(verdicts)
+        found = [self.scores(verdicts) for verdicts in judged]
+        for trial, (scores, met) in zip(asked, found, strict=True):
             for promise, share in zip(self.promises, met, strict=True):
                 trial.set_constraint(str(promise), promise.share - share)
             trial.set_user_attr("met", met)
             self._study.tell(trial, scores)
+        return found
 
     def scores(self, verdicts: NDArray[Any]) -> tuple[list[float], list[float]]:
         """Of one candidate: its objectives, and the share in which it keeps each promise."""
