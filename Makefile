@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 SOURCES := $(shell find migrate_core python -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help demo test bench lint format docs clean tools
+.PHONY: help demo test bench studies lint format docs clean tools
 
 help:                ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,12 @@ test: $(VENV)/built  ## Run all tests of the core and the package
 
 bench: $(VENV)/built ## Print the table of speeds, as ratios taken in the same run
 	$(BIN)/python benches/table.py
+
+studies: $(VENV)/built ## Make the studies of docs/studies anew, from recorded traces (half an hour)
+	$(BIN)/python benches/studies/clear_disciplines.py
+	$(BIN)/python benches/studies/compression.py
+	$(BIN)/python benches/studies/kubevirt_stall.py
+	$(BIN)/python benches/studies/not_converging.py
 
 lint: $(VENV)/built  ## Check formats, lints, types and stubs
 	cargo fmt --all --check

@@ -88,7 +88,7 @@ def drawn(chromium: str, host: Host) -> dict[str, float]:
     """Seconds, and charts, as the page itself tells."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = [
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900",
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,3000",
             f"--user-data-dir={profile}", "--remote-debugging-port=0",
         ]  # fmt: skip
         quiet = subprocess.DEVNULL

@@ -68,7 +68,7 @@ def test_a_real_redis_under_eight_policies():
 def test_the_library_of_traces_is_whole_small_and_says_how_it_was_made():
     folder = ROOT / "examples" / "traces"
     files = sorted(folder.glob("*.parquet"))
-    assert [file.stem for file in files] == ["gcc", "idle-python", "numpy", "postgres", "redis", "stress-ng"]
+    assert [file.stem for file in files] == ["gcc", "idle-python", "numpy", "postgres", "redis", "sqlite", "stress-ng"]
     assert sum(file.stat().st_size for file in files) < 2_000_000
     for file in files:
         trace = sw.Trace.load(file)
