@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import switchover as sw
+from vms.installed import require
 
 BENCH = Path(__file__).resolve().parent.parent / "benches" / "fidelity.py"
 
@@ -48,3 +50,14 @@ def test_the_table_in_the_docs_is_that_of_the_data(bench) -> None:
     text = (BENCH.parent.parent / "docs" / "fidelity.md").read_text()
     for line in bench.table(bench.load(bench.FOLDER / "fidelity.csv")).splitlines():
         assert line in text, line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_vm_that_was_only_watched_is_predicted_and_then_migrated(tmp_path: Path) -> None:
+    command = [sys.executable, BENCH.with_name("fidelity_qemu.py"), "--quick", "--out", tmp_path]
+    done = subprocess.run([*command, "--qemu", require("10.0").path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for source in ("a rehearsal at the link's speed", "a rehearsal at half of it", "a recording from outside"):
+        assert f"| {source} | 2 |" in done.stdout
+    assert sw.Costs.load_file(tmp_path / "fidelity-qemu.json").setup > 0
