@@ -19,7 +19,11 @@ PROBE = """
   document.getElementById("theme").click();
   told.other = ground(); told.theme = document.documentElement.dataset.theme;
   document.querySelectorAll("details:not([open]) > summary").forEach((one) => one.click());
-  setTimeout(() => { document.body.dataset.probe = JSON.stringify(told); }, 4000);
+  // A busy machine draws late: at most half a minute.
+  const left = () => document.querySelectorAll(".chart:not([data-drawn])").length;
+  const tell = (times) => left() && times ? setTimeout(tell, 500, times - 1)
+    : setTimeout(() => { document.body.dataset.probe = JSON.stringify(told); }, 1000);
+  tell(60);
 }, 4000));</script>
 """
 
@@ -61,7 +65,7 @@ def look(page: Path, *, width: int, dark: bool = False, height: int = 9000) -> S
         options = [
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
             f"--user-data-dir={profile}", f"--window-size={width},{height}", "--dump-dom",
-            "--virtual-time-budget=20000",
+            "--virtual-time-budget=40000",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
         ]  # fmt: skip
         done = subprocess.run(
