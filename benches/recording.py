@@ -1,4 +1,6 @@
-"""What recording costs a process of 1 GiB that writes 100 MB/s. ``python benches/recording.py [--quick]`` prints it.
+"""What recording costs a process of 1 GiB that writes 100 MB/s, and what a large trace takes on disk.
+
+``python benches/recording.py [--quick]`` prints both.
 
 A program computes as fast as it can, and writes to random pages at a steady pace, both by the CPU time that it has
 used: so other programs on the machine do not count. It runs in turns, recorded at 10 Hz and not; the ratio of how much
@@ -90,7 +92,8 @@ def recorded(pid: int, counter: Path) -> tuple[float, sw.Trace]:
 
 
 def main() -> None:
-    """Measures, and prints a line."""
+    """Measures, and prints a line each."""
+    size()
     with tempfile.TemporaryDirectory() as folder:
         source, program, counter = (Path(folder) / name for name in ("w.c", "w", "count"))
         source.write_text("#include <unistd.h>\n" + PROGRAM)
@@ -113,6 +116,16 @@ def main() -> None:
         f"(quartiles {costs[quarter] * 100:.1f} to {costs[-1 - quarter] * 100:.1f} %); "
         f"the recorder's own figure for first writes: {share * 100:.1f} % of a CPU by the clock on the wall"
     )
+
+
+def size() -> None:
+    """Of the trace that packs worst: pages all over memory."""
+    busy = sw.workloads.Uniform(rate="200MB/s")
+    trace = sw.Trace.generate("64GiB", busy, duration="10min", interval="100ms", seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        trace.save(path := Path(folder) / "t.parquet")
+        taken = path.stat().st_size / 1e6
+    print(f"64 GiB written at random at 200 MB/s for 10 minutes, at 10 Hz: {taken:.0f} MB on disk (target 100)")
 
 
 if __name__ == "__main__":
