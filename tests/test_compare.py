@@ -19,6 +19,7 @@ from switchover.comparison.bench import WARM_UP, turns
 from switchover.comparison.case import cases, named
 from switchover.comparison.source import Source, sources
 from switchover.comparison.suite import Suite
+from vms.installed import require
 
 TRACE = {"duration": "5s", "seed": 5}
 
@@ -145,6 +146,7 @@ def test_guests_of_every_kind_are_made_anew(trace):
 
     found = sources({"pattern": sw.Guest("1MiB", "sweep"), "dict": {"memory": "1MiB"}, "mine": mine, "trace": trace})
     assert [source.worlds for source in found] == [("memory", "sim")] * 3 + [("sim",)]
+    assert Source("a VM", {"memory": "64MiB", "workload": "idle"}).worlds == ("memory", "sim", "qemu")
     for source in found[:3]:
         with source.make() as one, source.make() as other:
             assert one is not other
@@ -241,7 +243,7 @@ workload = "hot-cold:rate=40MB/s"
         ("[guests.a]\nmemory='1MiB'\nworkload='zipp'", ["guests.a.workload.0", "zipf", "sweep"]),
         ("policies=['patience']\n[guests.a]\nmemory='1MiB'", ["policies.patience", "downtime-limit, max-rounds"]),
         ("strategies='warp'\n[guests.a]\nmemory='1MiB'", ["strategies.warp", "pre-copy, stop-and-copy"]),
-        ("worlds=['moon']\n[guests.a]\nmemory='1MiB'", ["worlds.0", "'memory' or 'sim'"]),
+        ("worlds=['moon']\n[guests.a]\nmemory='1MiB'", ["worlds.0", "'memory', 'sim' or 'qemu'"]),
         ("links=['fast']\n[guests.a]\nmemory='1MiB'", ["links.fast", "Gbit/s"]),
         ("codecs=['gzip']\n[guests.a]\nmemory='1MiB'", ["codecs.0", "gzip"]),
         ("retries=3\n[guests.a]\nmemory='1MiB'", ["retries", "there are: guests, strategies"]),
@@ -303,3 +305,35 @@ def test_the_gate_asks_for_more_than_noise_and_for_completion(report):
     assert "b, l, sim: not in head" in str(missing)
     with pytest.raises(sw.UsageError, match="no case in common"):
         gate(base, table_of(report, z=[1] * 5))
+
+
+@pytest.mark.timeout(240)
+def test_a_vm_is_one_of_the_worlds(tmp_path):
+    guest = {"memory": "32MiB", "workload": "hot-cold:rate=10MB/s", "seed": 3}
+    moves = {"plain": "pre-copy", "late": "pre-copy:clear=late"}
+    options = {"worlds": ["sim", "qemu"], "qemu": require("10.0").path, "warm_up": "200ms", "verify": True}
+    table = sw.compare(guest, moves, "400Mbit/s", policies="downtime-limit:100ms", folder=tmp_path, **options)
+    # QEMU has its own way of clearing, which cannot be chosen.
+    assert [(row.names["strategy"], row.names["world"]) for row in table.rows] == [
+        ("plain", "sim"),
+        ("late", "sim"),
+        ("plain", "qemu"),
+    ]
+    real = table.rows[2]
+    assert real.completed == len(real.runs) == 5
+    assert all(run.report.data["qemu"]["versions"]["source"].startswith("10.") for run in real.runs)
+    assert all(run.report.data["qemu"]["guest_check"] > 0 for run in real.runs)
+    assert len(Folder(tmp_path).runs()) == len(table.runs)
+
+
+def test_what_runs_in_no_vm_is_refused_with_the_reason(trace):
+    options = {"worlds": ["sim", "qemu"], "qemu": require("10.0").path}
+    with pytest.raises(sw.UsageError, match=r"nothing is left to compare in QEMU: a trace is only simulated"):
+        sw.compare(trace, **options)
+    with pytest.raises(sw.UsageError, match=r"in QEMU: the guest of a VM runs patterns \(.*\), not kv"):
+        sw.compare({"memory": "64MiB", "workload": "kv"}, **options)
+    guest = {"memory": "64MiB", "workload": "idle"}
+    with pytest.raises(sw.UsageError, match=r"QEMU has its own clear, which cannot be chosen"):
+        sw.compare(guest, sw.PreCopy(clear="late"), **options)
+    with pytest.raises(sw.UsageError, match=r"in QEMU: the guest of a VM has one workload"):
+        sw.compare({"memory": "64MiB", "workload": ["idle", "idle"]}, **options)

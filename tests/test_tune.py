@@ -18,6 +18,7 @@ from switchover.tuning import Choice, Constraint, Evaluator, Objective, Plan, Ra
 from switchover.tuning.confirmation import Replay, replayed
 from switchover.tuning.goal import figures
 from switchover.tuning.study import split
+from vms.installed import require
 
 LIBRARY = Path(__file__).resolve().parent.parent / "examples" / "traces"
 LINK = "500Mbit/s,0.5ms"
@@ -337,6 +338,18 @@ def test_the_recommendation_is_confirmed_in_memory(tmp_path):
     assert len(confirmed.measured.runs) == len(confirmed.predicted.runs) == 5
     assert [row[0] for row in confirmed.rows()] == ["effective downtime", "blackout", "total time", "sent"]
     assert "measured" in str(confirmed)
+    small = {"world": "qemu", "qemu": require("10.0").path}
+    with pytest.raises(sw.UsageError, match="a VM of ours has from"):
+        found.confirm(5, **small)
+
+
+@pytest.mark.timeout(240)
+def test_the_recommendation_is_confirmed_by_vms():
+    trace = sw.Trace.generate("32MiB", sw.workloads.Uniform(rate="10MB/s"), duration="2s", interval="50ms", seed=2)
+    found = sw.tune(trace, {"policy.limit": "50ms..1s:log"}, link="400Mbit/s", trials=5, starts=2)
+    confirmed = found.confirm(5, warm_up="200ms", world="qemu", qemu=require("10.0").path)
+    assert confirmed.measured.names["world"] == "qemu"
+    assert confirmed.measured.completed == len(confirmed.measured.runs) == 5
 
 
 def test_a_browser_draws_the_page_of_a_tuning(found, tmp_path):

@@ -57,8 +57,12 @@ if TYPE_CHECKING:
 @click.option("--exact", is_flag=True, help="Follow every page, rather than count pages where that does.")
 @click.option("--sample", default=1, show_default=True, type=click.IntRange(1), help="Follow one page in so many.")
 @click.option(
-    "--confirm", default=0, type=click.IntRange(0), help="Run the recommendation so often in memory (5 or more)."
+    "--confirm", default=0, type=click.IntRange(0), help="Run the recommendation so often for real (5 or more)."
 )
+@click.option(
+    "--confirm-in", default="memory", show_default=True, type=click.Choice(["memory", "qemu"]), help="In which world."
+)
+@click.option("--qemu", type=click.Path(exists=True, dir_okay=False), help="The QEMU of --confirm-in qemu.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as HTML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def tune(
@@ -81,6 +85,8 @@ def tune(
     exact: bool,
     sample: int,
     confirm: int,
+    confirm_in: str,
+    qemu: str | None,
     html: Path | None,
     as_json: bool,
 ) -> int:
@@ -113,7 +119,7 @@ def tune(
     )
     if html is not None:
         found.to_html(html, f"Tuning for {', '.join(path.stem for path in traces)}")
-    confirmed = found.confirm(confirm) if confirm else None
+    confirmed = found.confirm(confirm, world=confirm_in, qemu=qemu) if confirm else None
     if as_json:
         told_of = json.loads(found.to_json())
         click.echo(json.dumps({**told_of, "confirmation": confirmed and confirmed.rows()}, indent=2))

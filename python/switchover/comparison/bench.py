@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from switchover import policies, strategies, units
+from switchover.comparison import vms
 from switchover.comparison.case import Case, cases, named, with_codecs
 from switchover.comparison.estimate import LEAST_RUNS
 from switchover.comparison.folder import Folder
@@ -55,13 +56,15 @@ class Turn:
         return (self.repeat * GOLDEN + (0.5 if self.arm == "again" else 0.0)) % 1.0
 
     def run(self) -> Report:
-        """Makes it. Repeats differ by the machine's noise in memory, and by where the trace is entered in the sim."""
+        """Makes it. Repeats differ by the machine's noise, in the simulator by where the trace is entered."""
         case, options = self.case, dict(self.case.options)
         if case.world == "sim":
             trace = case.source.trace()
             costs = Costs(**options.pop("costs", {}))
             start = self.entry * trace.duration
             return simulate(trace, case.strategy, case.policy, case.link, start=start, costs=costs, **options)
+        if case.world == "qemu":
+            return vms.run(case)
         limit = policies.registry.get("time-limit", limit=options.pop("longest"), then="abort")
         with case.source.make() as guest:
             return migrate(guest, case.strategy, policies.any_of(case.policy, limit), case.link, **options)
@@ -84,6 +87,7 @@ def compare(
     longest: units.Time = "10min",
     zero_share: float = 0.0,
     costs: Costs | str | Path | None = None,
+    qemu: str | None = None,
     on_run: Callable[[int, int, Run], object] | None = None,
 ) -> Table:
     """Migrates every guest by every strategy, under every policy, over every link, in every world, several times.
@@ -101,16 +105,18 @@ def compare(
         policies: One, a list, or a dict by name.
         codecs: Each strategy with each of these; by default with its own. The simulator knows `raw` and `zero`,
             and the others of traces with samples of content.
-        worlds: `memory`, `sim`, or both.
+        worlds: Some of `memory`, `sim` and `qemu`, a pair of VMs with a guest of ours. What one of them cannot do is
+            left out: a trace, or a guest of several workloads, in QEMU; a strategy or policy that QEMU has no word for.
         repeats: Runs of each case, five or more.
         folder: Where results are kept, run by run; what is there is not run again.
         seed: Of the order.
-        verify: Compare memories page by page, in memory.
-        warm_up: How long each guest is measured before it is migrated, in memory.
+        verify: Compare memories page by page, in memory; have the guest check its data, in QEMU.
+        warm_up: How long each guest is measured before it is migrated, in memory and in QEMU.
         cool_down: How long it is watched at the destination.
         longest: A run that takes longer is given up: at its next round's end in memory.
         zero_share: Share of the pages that are zero until written, in the simulator.
         costs: What a simulated migration costs beside sending, or the path of a file of `switchover calibrate`.
+        qemu: The QEMU of the world `qemu`, by path; by default `qemu-system-x86_64`.
         on_run: Called with how many are done, how many there are, and the run, after each.
 
     Returns:
@@ -136,7 +142,9 @@ def compare(
         _policies(policies),
         named(links, Link.of, "links"),
         worlds=[worlds] if isinstance(worlds, str) else list(worlds),
-        options=_options(verify, warm_up, cool_down, longest=longest, modelled=(zero_share, Costs.of(costs))),
+        options=_options(
+            verify, warm_up, cool_down, longest=longest, modelled=(zero_share, Costs.of(costs)), qemu=qemu
+        ),
     )
     return run_all(turns(found, repeats, seed), folder, on_run)
 
@@ -156,11 +164,16 @@ def _options(
     *,
     longest: units.Time,
     modelled: tuple[float, Costs],
+    qemu: str | None,
 ) -> dict[str, dict[str, Any]]:
     most = {"longest": units.parse_time(longest, "longest")}
     after = None if cool_down is None else units.parse_time(cool_down, "cool_down")
     watched = {"verify": bool(verify), "warm_up": units.parse_time(warm_up, "warm_up"), "cool_down": after}
-    return {"sim": {**most, "zero_share": modelled[0], "costs": modelled[1].spec()}, "memory": {**most, **watched}}
+    return {
+        "sim": {**most, "zero_share": modelled[0], "costs": modelled[1].spec()},
+        "memory": {**most, **watched},
+        "qemu": {**most, **watched, "binary": qemu},
+    }
 
 
 def turns(found: Sequence[Case], repeats: int, seed: int) -> list[Turn]:

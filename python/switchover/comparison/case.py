@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from switchover import policies, strategies
+from switchover.comparison import vms
 from switchover.comparison.source import Source, code_of, digest
 from switchover.errors import UsageError
 from switchover.link import Link
@@ -16,7 +17,7 @@ from switchover.link import Link
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-WORLDS = ("memory", "sim")
+WORLDS = ("memory", "sim", "qemu")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Case:
         strategy: How memory moves, codec included.
         policy: Asked at each round's end.
         link: The link.
-        world: `memory` or `sim`.
+        world: `memory`, `sim` or `qemu`.
         options: What else shapes a run, such as its warm-up.
     """
 
@@ -72,10 +73,11 @@ def cases(
     worlds: Sequence[str],
     options: Mapping[str, Mapping[str, Any]],
 ) -> list[Case]:
-    """All combinations that there are: a trace does not run in memory, nor a codec where no content was sampled."""
+    """All combinations that there are: a trace runs in the simulator only, a codec there where content was sampled."""
     wrong = [world for world in worlds if world not in WORLDS]
     if wrong or not worlds:
         raise UsageError(f"worlds must be some of {', '.join(WORLDS)}, not {wrong or list(worlds)!r}")
+    refused = vms.refused(moves, rules, options["qemu"]["binary"]) if "qemu" in worlds else {}
     found = [
         Case(
             {"guest": source.name, "strategy": move, "policy": rule, "link": link, "world": world},
@@ -87,12 +89,17 @@ def cases(
             options.get(world, {}),
         )
         for world, source, link, move, rule in itertools.product(worlds, guests, links, moves, rules)
-        if world in source.worlds and (world != "sim" or source.simulates(moves[move].codec))
+        if world in source.worlds
+        and (world != "sim" or source.simulates(moves[move].codec))
+        and (world != "qemu" or (move, rule) not in refused)
     ]
-    if not found:
+    if not found and "qemu" not in worlds:
         raise UsageError(
             "nothing is left to compare: a trace is not memory, and one without samples of content knows raw and zero"
         )
+    if "qemu" in worlds and not any(case.world == "qemu" for case in found):
+        reasons = [*(source.unfit for source in guests), *refused.values()]
+        raise UsageError(f"nothing is left to compare in QEMU: {'; '.join(dict.fromkeys(filter(None, reasons)))}")
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from switchover import coding, units
+from switchover.comparison import vms
 from switchover.errors import UsageError
 from switchover.guest import Guest
 from switchover.trace import Trace
@@ -46,8 +47,12 @@ class Source:
         self.name = name
         self._given = given
         self._trace = given if isinstance(given, Trace) else None
-        self.worlds = ("sim",) if isinstance(given, Trace) else ("memory", "sim")
         self.spec = self._described()
+        self.unfit = vms.unfit(self.spec)
+        """Why it does not run in a VM of ours, if it does not."""
+        self.worlds: tuple[str, ...] = ("sim",)
+        if not isinstance(given, Trace):
+            self.worlds = ("memory", "sim") if self.unfit else ("memory", "sim", "qemu")
 
     def _described(self) -> dict[str, Any]:
         if isinstance(self._given, Trace):

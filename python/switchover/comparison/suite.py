@@ -105,7 +105,7 @@ class Suite(BaseModel):
     }
     links: Annotated[dict[str, LinkText], BeforeValidator(_named), Field(min_length=1)] = {"1Gbit/s": "1Gbit/s"}
     codecs: list[Codec] = []
-    worlds: Annotated[list[Literal["memory", "sim"]], Field(min_length=1)] = ["memory", "sim"]
+    worlds: Annotated[list[Literal["memory", "sim", "qemu"]], Field(min_length=1)] = ["memory", "sim"]
     repeats: Annotated[int, Field(ge=5)] = 5
     seed: int = 0
     verify: bool = False
@@ -113,6 +113,7 @@ class Suite(BaseModel):
     cool_down: Time | None = None
     longest: Time = "10min"
     zero_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    qemu: str | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Suite, Path]:
@@ -154,6 +155,7 @@ class Suite(BaseModel):
             cool_down=self.cool_down,
             longest=self.longest,
             zero_share=self.zero_share,
+            qemu=self.qemu,
             on_run=on_run,
         )
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from switchover import units
 from switchover.comparison.bench import compare
 from switchover.comparison.metric import GATED, METRICS
 from switchover.guest import Guest
 
 if TYPE_CHECKING:
     from switchover.comparison.table import Row, Table
-    from switchover.costs import Costs
     from switchover.trace import Trace
     from switchover.tuning.space import Plan
 
@@ -30,7 +28,7 @@ class Confirmation:
     """Prediction and measurement.
 
     Attributes:
-        table: Both, as a comparison: the world `sim` and the world `memory`.
+        table: Both, as a comparison: the world `sim` and a real one.
         guest: What was migrated: the guest that the trace was made of, or one that replays it.
     """
 
@@ -44,8 +42,8 @@ class Confirmation:
 
     @property
     def measured(self) -> Row:
-        """In memory."""
-        return next(row for row in self.table.rows if row.names["world"] == "memory")
+        """For real."""
+        return next(row for row in self.table.rows if row.names["world"] != "sim")
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Metric, prediction and measurement, as texts."""
@@ -100,20 +98,17 @@ def replayed(trace: Trace) -> Guest:
     return Guest(trace.memory_bytes, Replay(trace))
 
 
-def confirm(
-    plan: Plan, trace: Trace, repeats: int, guest: Any, *, warm_up: units.Time, zero_share: float, costs: Costs
-) -> Confirmation:
-    """Migrates and simulates the plan, in turns."""
+def confirm(plan: Plan, trace: Trace, repeats: int, guest: Any, world: str, **options: Any) -> Confirmation:
+    """Migrates and simulates the plan, in turns; `options` are those of `compare`."""
     name, given = _guest(trace) if guest is None else ("your guest", guest)
     table = compare(
         {name: given},
         {"recommended": plan.strategy},
         {"link": plan.link},
         policies={"recommended": plan.policy},
+        worlds=("sim", world),
         repeats=repeats,
-        warm_up=warm_up,
-        zero_share=zero_share,
-        costs=costs,
+        **options,
     )
     return Confirmation(table, name)
 

@@ -193,13 +193,23 @@ class Tuning:
         """The recommended point as texts to paste, by where they go."""
         return settings.texts(self.recommended.plan)
 
-    def confirm(self, repeats: int = 5, guest: Any = None, warm_up: str | float = "1s") -> Confirmation:
-        """Runs the recommended point in memory so often, and puts prediction and measurement side by side.
+    def confirm(
+        self,
+        repeats: int = 5,
+        guest: Any = None,
+        warm_up: str | float = "1s",
+        *,
+        world: str = "memory",
+        qemu: str | None = None,
+    ) -> Confirmation:
+        """Runs the recommended point for real so often, and puts prediction and measurement side by side.
 
         Args:
             repeats: Five or more.
             guest: As `compare` takes it; by default what the first trace held out was made of, or what replays it.
             warm_up: How long each guest runs before it is migrated.
+            world: `memory`, or `qemu` for guests that run in a VM of ours; what replays a trace does not.
+            qemu: Which QEMU, by path.
         """
         from switchover.tuning.confirmation import confirm
 
@@ -210,9 +220,11 @@ class Tuning:
             trace,
             repeats,
             guest,
+            world,
             warm_up=warm_up,
             zero_share=modelled.zero_share,
             costs=modelled.costs,
+            qemu=qemu,
         )
 
     def to_html(self, path: str | PathLike[str], title: str = "A tuning", samples: int = 64) -> None:
