@@ -111,7 +111,9 @@ def test_a_rehearsal_that_was_dropped_is_a_trace(tmp_path):
     for source in (kept, tmp_path / "log"):
         trace = sw.Trace.from_stream(source)
         assert trace.written_pages.sum() > 500
-    assert "ends here" in sw.Trace.from_stream(kept).metadata["ended"]
+    # What the source sends between its guest's stop and the news of the loss is little, and may have come as a whole.
+    ended = sw.Trace.from_stream(kept).metadata["ended"]
+    assert ended == "complete" or "ends here" in ended
 
 
 def test_the_command(captured, tmp_path):

@@ -22,14 +22,15 @@ struct Level {
 }
 
 impl Level {
-    fn new(bits: impl ExactSizeIterator<Item = bool>) -> Self {
-        let count = bits.len();
-        let mut words = vec![0u64; count / 64 + 1];
-        bits.enumerate().filter(|(_, bit)| *bit).for_each(|(at, _)| words[at / 64] |= 1 << (at % 64));
+    /// Of `bit` of the numbers.
+    fn new(numbers: &[u32], bit: u32) -> Self {
+        let word = |part: &[u32]| part.iter().rev().fold(0, |word, n| word << 1 | u64::from(n >> bit & 1));
+        let mut words: Vec<u64> = numbers.chunks(64).map(word).collect();
+        words.resize(numbers.len() / 64 + 1, 0);
         let sum = |ones: &mut u32, word: &u64| Some(std::mem::replace(ones, *ones + word.count_ones()));
         let before: Vec<u32> = words.iter().scan(0, sum).collect();
         let ones: u32 = words.iter().map(|word| word.count_ones()).sum();
-        Self { words, before, zeros: count as u32 - ones }
+        Self { words, before, zeros: numbers.len() as u32 - ones }
     }
 
     /// Ones before position `at`.
@@ -53,18 +54,20 @@ impl WriteIndex {
     pub fn of(trace: &Trace, pages: Range<u64>) -> Self {
         let intervals = trace.intervals();
         let mut last = vec![0u32; (pages.end - pages.start) as usize];
+        let mut writes = 0;
         for index in 0..intervals {
-            each(trace, index, &pages, |page| last[page] = index);
+            each(trace, index, &pages, |page| (last[page], writes) = (index, writes + 1));
         }
-        let (mut starts, mut previous) = (vec![0u32], Vec::new());
+        let (mut starts, mut previous) = (vec![0u32], Vec::with_capacity(writes));
         for index in 0..intervals {
             each(trace, index, &pages, |page| {
                 previous.push(std::mem::replace(&mut last[page], intervals + index));
             });
             starts.push(previous.len() as u32);
         }
-        let bits = u32::BITS - (2 * intervals).leading_zeros();
-        Self { starts, levels: (0..bits).rev().map(|bit| level(&mut previous, bit)).collect() }
+        let (bits, mut room) = (u32::BITS - (2 * intervals).leading_zeros(), vec![0; writes]);
+        let levels = (0..bits).rev().map(|bit| level(&mut previous, &mut room, bit)).collect();
+        Self { starts, levels }
     }
 
     /// Writes in it.
@@ -114,11 +117,16 @@ fn each(trace: &Trace, interval: u32, pages: &Range<u64>, mut show: impl FnMut(u
     }
 }
 
-/// The level of `bit`, and the numbers sorted by it for the next one.
-fn level(numbers: &mut Vec<u32>, bit: u32) -> Level {
-    let level = Level::new(numbers.iter().map(|number| number >> bit & 1 == 1));
-    let (ones, zeros): (Vec<u32>, Vec<u32>) = numbers.iter().partition(|number| **number >> bit & 1 == 1);
-    *numbers = zeros;
-    numbers.extend(ones);
+/// The level of `bit`, and the numbers sorted by it for the next one, by way of `room`, which is as long.
+fn level(numbers: &mut Vec<u32>, room: &mut Vec<u32>, bit: u32) -> Level {
+    let level = Level::new(numbers, bit);
+    let (mut zeros, mut ones) = (0, level.zeros as usize);
+    for &number in numbers.iter() {
+        let one = (number >> bit & 1) as usize;
+        // Chosen without a branch, which would be guessed wrong half of the time.
+        room[std::hint::select_unpredictable(one == 1, ones, zeros)] = number;
+        (zeros, ones) = (zeros + 1 - one, ones + one);
+    }
+    std::mem::swap(numbers, room);
     level
 }
