@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from switchover.errors import UsageError
 from . import show
 
 if TYPE_CHECKING:
+    from switchover.tuning import Tuning
     from switchover.tuning.confirmation import Confirmation
 
 
@@ -64,6 +66,11 @@ if TYPE_CHECKING:
 )
 @click.option("--qemu", type=click.Path(exists=True, dir_okay=False), help="The QEMU of --confirm-in qemu.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there as HTML.")
+@click.option(
+    "--suite",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a suite for `switchover compare` there: what is recommended beside the first plan.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def tune(
     *,
@@ -88,6 +95,7 @@ def tune(
     confirm_in: str,
     qemu: str | None,
     html: Path | None,
+    suite: Path | None,
     as_json: bool,
 ) -> int:
     """Search for the settings that serve the guests of TRACES best, whenever their migration begins."""
@@ -119,6 +127,8 @@ def tune(
     )
     if html is not None:
         found.to_html(html, f"Tuning for {', '.join(path.stem for path in traces)}")
+    if suite is not None:
+        _write_suite(found, suite, traces)
     confirmed = found.confirm(confirm, world=confirm_in, qemu=qemu) if confirm else None
     if as_json:
         told_of = json.loads(found.to_json())
@@ -130,6 +140,14 @@ def tune(
     if confirmed is not None:
         screen.print(_side_by_side(confirmed))
     return 0
+
+
+def _write_suite(found: Tuning, suite: Path, traces: tuple[Path, ...]) -> None:
+    text = found.suite({path.stem: os.path.relpath(path, suite.parent) for path in traces})
+    try:
+        suite.write_text(text)
+    except OSError as error:
+        raise UsageError(f"{suite}: not written: {error.strerror}") from error
 
 
 def _axis(text: str) -> tuple[str, str]:

@@ -11,12 +11,12 @@ import numpy as np
 
 from switchover import pareto
 from switchover.comparison import estimate
-from switchover.comparison.estimate import Estimate
+from switchover.comparison.estimate import LEAST_RUNS, Estimate
 from switchover.tuning import sensitivity, settings
 from switchover.tuning.goal import figures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
 
     from numpy.typing import NDArray
@@ -250,17 +250,28 @@ class Tuning:
             indent=2,
         )
 
+    @property
+    def zero_share(self) -> float:
+        """Share of the pages that were taken to be zero until written."""
+        return self._evaluator.zero_share
+
+    def suite(self, traces: Mapping[str, str]) -> str:
+        """A suite for `switchover compare`, in TOML: what is recommended beside what was begun with, in the simulator.
+
+        Args:
+            traces: Files of traces by name, as the suite's folder sees them.
+        """
+        from switchover.tuning.suite import text
+
+        return text(self, traces)
+
     def __str__(self) -> str:
         one = self.recommended
         lines = [f"recommended of {len(self.candidates)} candidates: {one.plan}"]
         for found in self.evidence:
-            show = found.objective.show
-            held = found.held_out
-            ends = "" if held is None else f"; held out {show(held.median)} ({show(held.low)} .. {show(held.high)})"
-            tuned = f"{show(found.tuned.median)} ({show(found.tuned.low)} .. {show(found.tuned.high)})"
-            lines.append(
-                f"{found.objective}: {tuned}{ends}; {_times(found.held_out_gain or found.gain)} the first plan's"
-            )
+            held = "" if found.held_out is None else f"; held out {_told(found.held_out, found.objective.show)}"
+            tuned, gain = _told(found.tuned, found.objective.show), found.held_out_gain or found.gain
+            lines.append(f"{found.objective}: {tuned}{held}; {_times(gain)} the first plan's")
         lines += [f"kept: {c} (in {100 * m:.3g} %)" for c, m in zip(self.constraints, one.met, strict=True)]
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
@@ -274,7 +285,13 @@ def _overfitted(gain: Estimate, held_out: Estimate) -> bool:
 
 
 def _times(ratio: Estimate) -> str:
-    return f"{ratio.median:.2f} ({ratio.low:.2f} .. {ratio.high:.2f}) times"
+    return f"{_told(ratio, '{:.2f}'.format)} times"
+
+
+def _told(found: Estimate, show: Callable[[float], str]) -> str:
+    if found.runs < LEAST_RUNS:
+        return f"{show(found.median)} (too few starts for an interval)"
+    return f"{show(found.median)} ({show(found.low)} .. {show(found.high)})"
 
 
 def _plain(one: Candidate) -> dict[str, Any]:

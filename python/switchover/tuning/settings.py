@@ -16,6 +16,7 @@ from switchover import units
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from switchover.link import Link
     from switchover.tuning.space import Plan
 
 LIMITS = ("limit", "most", "downtime", "max_downtime")
@@ -41,17 +42,22 @@ def texts(plan: Plan) -> dict[str, str]:
 def ours(plan: Plan) -> str:
     """The command line."""
     parts = {"--strategy": plan.strategy, "--policy": plan.policy}
-    words = [f"{option} {_word(part)}" for option, part in parts.items()]
-    link = (
-        "" if plan.link.bandwidth is None else f" --link {plan.link.bandwidth:.0f}B/s,{float(plan.link.rtt) * 1e6:g}us"
-    )
+    words = [f"{option} {word(part.spec())}" for option, part in parts.items()]
+    link = "" if plan.link.bandwidth is None else f" --link {link_word(plan.link)}"
     return f"switchover run {' '.join(words)}{link}\n"
 
 
-def _word(part: Any) -> str:
-    knobs = {name: value for name, value in part.spec().items() if name != "name"}
+def word(spec: Mapping[str, Any]) -> str:
+    """A part of this spec as a text: `max-rounds:rounds=8`."""
+    knobs = {name: value for name, value in spec.items() if name != "name"}
     told = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in knobs.items()]
-    return f"{part.name}:{','.join(told)}" if told else str(part.name)
+    return f"{spec['name']}:{','.join(told)}" if told else str(spec["name"])
+
+
+def link_word(link: Link) -> str:
+    """A shaped link as a text: bytes a second, round trip, jitter."""
+    times = (float(link.rtt), float(link.jitter))
+    return f"{float(link.bandwidth or 0.0):.0f}B/s," + ",".join(f"{time * 1e6:g}us" for time in times)
 
 
 def limit_ms(plan: Plan) -> int | None:
