@@ -238,6 +238,29 @@ fn a_dropped_source_is_never_told_the_end() {
 }
 
 #[test]
+fn channels_that_nobody_has_taken_yet_are_dropped_with_the_others() {
+    let options = ReceiverOptions { ending: Ending::Drop, ..ReceiverOptions::default() };
+    for _ in 0..20 {
+        let bytes = stream(&[RETURN_PATH]);
+        let (reception, ()) = exchange(&options, |to| {
+            let mut main = dial(to);
+            main.write_all(&bytes[..20]).unwrap();
+            let mut others: Vec<Stream> = (0..30).map(|_| dial(to)).collect();
+            let _ = main.write_all(&bytes[20..]);
+            for other in &mut others {
+                other.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let lost = match other.read(&mut [0]) {
+                    Ok(count) => count == 0,
+                    Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+                };
+                assert!(lost, "it would wait in its first write");
+            }
+        });
+        assert_eq!(reception.outcome, Outcome::Dropped, "{}", reception.reason);
+    }
+}
+
+#[test]
 fn a_limit_of_time_drops_a_source_that_goes_on() {
     let options = ReceiverOptions { limit: Some(Duration::from_millis(100)), ..ReceiverOptions::default() };
     let (reception, heard) = exchange(&options, |to| {

@@ -52,6 +52,13 @@ pub(super) struct Notes {
     pub(super) marks: u64,
 }
 
+impl Notes {
+    /// Whether the source has lost the link.
+    fn is_dropped(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|(outcome, _)| *outcome != Outcome::Accepted)
+    }
+}
+
 impl<'a> Session<'a> {
     pub(super) fn new(
         options: &'a ReceiverOptions,
@@ -148,7 +155,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Starts a thread that reads `stream`.
+    /// Starts a thread that reads `stream`; one of a source that was dropped is dropped with the others.
     pub(super) fn take<'scope, 'env: 'scope>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
@@ -156,7 +163,9 @@ impl<'a> Session<'a> {
     ) -> Result<()> {
         let mut notes = self.notes();
         let index = notes.streams.len();
-        if index >= MOST_CHANNELS {
+        if index >= MOST_CHANNELS || notes.is_dropped() {
+            // It may be closed already.
+            let _ = stream.abort();
             return Ok(());
         }
         let path = self.options.keep.as_ref().map(|path| numbered(path, index));
@@ -188,6 +197,10 @@ impl<'a> Session<'a> {
             }
             let notes = self.notes();
             if notes.busy == 0 {
+                let dropped = notes.is_dropped();
+                drop(notes);
+                // What the source has connected and nobody has taken would wait in its first write.
+                while dropped && self.accept(scope, Duration::ZERO)? {}
                 return Ok(());
             }
             if notes.over.is_some_and(|over| over.elapsed() >= CLOSING) {
