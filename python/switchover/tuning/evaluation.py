@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import io
@@ -83,6 +84,12 @@ class Evaluator:
             rows = verdicts.reshape(-1, self.starts)
             found[first : first + len(rows), column * self.starts : (column + 1) * self.starts] = rows
         return found
+
+    def following(self) -> Evaluator:
+        """The same, by the same workers, which follows pages instead of counting them."""
+        other = copy.copy(self)
+        other._fast = False
+        return other
 
     def worst(self, link: Link) -> dict[str, float]:
         """What a run counts as that does not complete: as long as a run may take, and all that the link carries."""

@@ -13,7 +13,7 @@ from switchover.comparison.metric import METRICS
 from switchover.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -150,3 +150,11 @@ def _share(text: str | None, whole: str) -> float:
     if not 0 < share <= 1:
         raise UsageError(f"a share is above 0 % and at most 100 %, in {whole!r}")
     return share
+
+
+def judged(
+    goals: Sequence[Objective], promises: Sequence[Constraint], verdicts: NDArray[Any], worst: dict[str, float]
+) -> tuple[list[float], list[float]]:
+    """Of the runs of one candidate: its objectives, and the share in which it keeps each promise."""
+    found = figures(verdicts)
+    return [goal.value(found, worst) for goal in goals], [promise.met(found) for promise in promises]

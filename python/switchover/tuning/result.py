@@ -45,6 +45,19 @@ class Candidate:
     met: tuple[float, ...]
     feasible: bool
 
+    @classmethod
+    def of(
+        cls,
+        space: Space,
+        values: dict[str, Any],
+        scores: Sequence[float],
+        met: Sequence[float],
+        promises: Sequence[Constraint],
+    ) -> Candidate:
+        """Of `values` that are settled."""
+        feasible = all(share >= promise.share for share, promise in zip(met, promises, strict=True))
+        return cls(values, space.make(values), tuple(scores), tuple(met), feasible)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -72,6 +85,8 @@ class Tuning:
         candidates: All that was tried.
         objectives: What was to be small.
         constraints: What was promised.
+        evaluator: Judges on the traces tuned on.
+        is_followed: Whether the recommendation was followed page by page, and not counted alone.
     """
 
     def __init__(
@@ -86,7 +101,14 @@ class Tuning:
     ) -> None:
         self.space, self.objectives, self.constraints = space, list(objectives), list(constraints)
         self.candidates = list(candidates)
-        self._evaluator, self._checker = evaluator, checker
+        self.evaluator, self._checker = evaluator, checker
+        self.is_followed = True
+
+    def over(self, candidates: Sequence[Candidate]) -> Tuning:
+        """The same, of other candidates."""
+        return Tuning(
+            self.space, self.objectives, self.constraints, candidates, evaluator=self.evaluator, checker=self._checker
+        )
 
     @cached_property
     def front(self) -> list[Candidate]:
@@ -119,9 +141,9 @@ class Tuning:
     def _checked(self) -> list[dict[str, list[NDArray[Any]]]]:
         """For the traces tuned on, and those held out: figures of the recommended and of the first plan, by metric."""
         plans = [self.recommended.plan, self.space.plan]
-        places = [self._evaluator, *([] if self._checker is None else [self._checker])]
+        places = [self.evaluator, *([] if self._checker is None else [self._checker])]
         found = []
-        for place in places:
+        for place in (place.following() for place in places):
             worst = place.worst(self.space.plan.link)
             both = [figures(row) for row in place.run(plans)]
             found.append({name: [np.minimum(one[name], worst[name]) for one in both] for name in worst})
@@ -145,6 +167,8 @@ class Tuning:
         found = []
         if not self.recommended.feasible:
             found.append("no candidate keeps all constraints; this one comes nearest")
+        if not self.is_followed:
+            found.append("what is recommended was counted, not followed page by page: candidates near it did not stand")
         if self._checker is None:
             found.append("nothing was held out: how well this serves other guests is not known")
         found += [
@@ -161,7 +185,7 @@ class Tuning:
         """In which share of start times of traces held out the recommended point keeps each constraint."""
         if self._checker is None or not self.constraints:
             return []
-        found = figures(self._checker.run([self.recommended.plan])[0])
+        found = figures(self._checker.following().run([self.recommended.plan])[0])
         return [(promise, promise.met(found)) for promise in self.constraints]
 
     def regret(self) -> dict[str, float]:
@@ -187,7 +211,7 @@ class Tuning:
             method: `sobol` (shares of the variance) or `morris` (mean absolute effects; cheaper).
             samples: `sobol` judges samples x (knobs + 2) candidates, `morris` samples x (knobs + 1).
         """
-        return sensitivity.effects(self.space, self.objectives[0], self._evaluator, method=method, samples=samples)
+        return sensitivity.effects(self.space, self.objectives[0], self.evaluator, method=method, samples=samples)
 
     def settings(self) -> dict[str, str]:
         """The recommended point as texts to paste, by where they go."""
@@ -213,8 +237,8 @@ class Tuning:
         """
         from switchover.tuning.confirmation import confirm
 
-        traces = (self._checker or self._evaluator).traces
-        trace, modelled = next(iter(traces.values())), self._evaluator
+        traces = (self._checker or self.evaluator).traces
+        trace, modelled = next(iter(traces.values())), self.evaluator
         return confirm(
             self.recommended.plan,
             trace,
@@ -253,7 +277,7 @@ class Tuning:
     @property
     def zero_share(self) -> float:
         """Share of the pages that were taken to be zero until written."""
-        return self._evaluator.zero_share
+        return self.evaluator.zero_share
 
     def suite(self, traces: Mapping[str, str]) -> str:
         """A suite for `switchover compare`, in TOML: what is recommended beside what was begun with, in the simulator.

@@ -13,9 +13,9 @@ from switchover.costs import Costs
 from switchover.errors import UsageError
 from switchover.link import Link
 from switchover.trace import Trace
-from switchover.tuning import polishing
+from switchover.tuning import following, polishing
 from switchover.tuning.evaluation import Evaluator
-from switchover.tuning.goal import Constraint, Objective, figures
+from switchover.tuning.goal import Constraint, Objective, judged
 from switchover.tuning.result import Candidate, Tuning
 from switchover.tuning.space import Plan, Space
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from os import PathLike
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from switchover.tuning.space import Axis
 
@@ -92,7 +90,8 @@ def tune(
         zero_share: Share of the pages that are zero until written.
         longest: Simulated time after which a run is failed.
         sample: Follow one page in so many.
-        fast: Count pages where that does, instead of following them (`docs/simulator.md` says how near that is).
+        fast: Count pages where that does, instead of following them (`docs/simulator.md` says how near that is). What
+            is recommended is followed page by page all the same, and so are its rivals until one of them stands.
         on_batch: Called with how many candidates are done, and how many there are.
 
     Examples:
@@ -117,7 +116,8 @@ def tune(
     search = _Search(searched, goals, promises, Evaluator(train, starts, executor, options, sample=sample, fast=fast))
     search.run(max(1, units.parse_count(trials, "trials")), sampler, seed, study, on_batch)
     checker = Evaluator(held, starts, executor, options, sample=sample, fast=fast) if held else None
-    return Tuning(searched, goals, promises, search.candidates(), evaluator=search.evaluator, checker=checker)
+    found = Tuning(searched, goals, promises, search.candidates(), evaluator=search.evaluator, checker=checker)
+    return following.settled(found) if fast else found
 
 
 def _policy(given: policies.Policy | str) -> policies.Policy:
@@ -163,6 +163,7 @@ class _Search:
         self.space, self.goals, self.promises, self.evaluator = space, goals, promises, evaluator
         self._optuna = extra.load("optuna", "tune")
         self._study: Any = None
+        self._worst = evaluator.worst(space.plan.link)
 
     def run(
         self,
@@ -261,8 +262,8 @@ class _Search:
         asked = [self._study.ask() for _ in range(size)]
         drawn = [{axis.name: axis.suggest(trial) for axis in self.space.axes} for trial in asked]
         values = [self.space.settled(point) for point in drawn]
-        judged = self.evaluator.run([self.space.make(value) for value in values])
-        found = [self.scores(verdicts) for verdicts in judged]
+        verdicts, worst = self.evaluator.run([self.space.make(one) for one in values]), self._worst
+        found = [judged(self.goals, self.promises, row, worst) for row in verdicts]
         for trial, (scores, met) in zip(asked, found, strict=True):
             for promise, share in zip(self.promises, met, strict=True):
                 trial.set_constraint(str(promise), promise.share - share)
@@ -270,21 +271,12 @@ class _Search:
             self._study.tell(trial, scores)
         return found
 
-    def scores(self, verdicts: NDArray[Any]) -> tuple[list[float], list[float]]:
-        """Of one candidate: its objectives, and the share in which it keeps each promise."""
-        found, worst = figures(verdicts), self.evaluator.worst(self.space.plan.link)
-        return [goal.value(found, worst) for goal in self.goals], [promise.met(found) for promise in self.promises]
-
     def candidates(self) -> list[Candidate]:
         """What was tried, in the order of proposing."""
         complete = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.COMPLETE,))
         return [
-            Candidate(
-                (values := self.space.settled(trial.params)),
-                self.space.make(values),
-                tuple(trial.values),
-                tuple(trial.user_attrs["met"]),
-                bool(np.all([m >= p.share for m, p in zip(trial.user_attrs["met"], self.promises, strict=True)])),
+            Candidate.of(
+                self.space, self.space.settled(trial.params), trial.values, trial.user_attrs["met"], self.promises
             )
             for trial in complete
         ]
