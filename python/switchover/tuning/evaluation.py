@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it, modulo 1, lie evenly in a trace however many there are."""
 
+FOLLOWED = 1 << 17
+"""Pages of a guest that are followed at most, where pages are counted otherwise."""
+
 CHUNK = 16
 """Candidates in a task."""
 
@@ -86,9 +89,9 @@ class Evaluator:
         return found
 
     def following(self) -> Evaluator:
-        """The same, by the same workers, which follows pages instead of counting them."""
-        other = copy.copy(self)
-        other._fast = False
+        """The same, by the same workers, which follows pages instead of counting them: of large guests one in some."""
+        other, pages = copy.copy(self), max(sum(trace.blocks.values()) for trace in self.traces.values())
+        other._fast, other._sample = False, max(self._sample, -(-pages // FOLLOWED))
         return other
 
     def worst(self, link: Link) -> dict[str, float]:
