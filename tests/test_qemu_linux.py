@@ -14,7 +14,8 @@ def watched(report):
     parts = report.data["blackout_parts"]
     assert min(parts[name] for name in ("stop", "harvest", "last_ram", "device_state", "load", "resume")) >= 0
     assert report.blackout == report.guest_gap
-    assert len(report.rounds) >= 6
+    # The policy decides after six rounds; a QEMU in whose last window not a byte went may end by itself before.
+    assert len(report.rounds) >= 6 or not [event for event in report.events if event["event"] == "decided"]
     return report.progress[report.progress["at_destination"]]["operations"]
 
 
